@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
+/*
+ * The kernel ABI of ckpt: memory that remembers what changed.
+ *
+ * This file is the only source of the ABI. The Rust sides of it, in the module
+ * and in the library, are made from it by `make bindings`.
+ *
+ * Words. An *arena* is a run of pages that the module owns and that programs
+ * map shared. A *commit* closes an *epoch* and gives it a number. A *delta* is
+ * the set of pages whose content may differ between an epoch and the last one.
+ * A *cursor* is a consumer's own note of the epoch up to which it has
+ * everything; the kernel keeps none, so any number of consumers can follow one
+ * arena and no call here takes anything away from another consumer.
+ *
+ * Rules for every call:
+ *
+ *  - `size` is set by the caller to the size of the structure it knows. A size
+ *    below the first version's, above 4096, or different from the size in the
+ *    ioctl number is EINVAL. A larger structure than this kernel knows is
+ *    accepted when what it does not know is zero, else E2BIG; the part it does
+ *    not know is left alone.
+ *  - An unknown flag or a non-zero reserved field is EINVAL.
+ *  - An unknown command is ENOTTY. So is a device command on an arena's
+ *    descriptor, and the other way round.
+ *  - A pointer that cannot be read or written is EFAULT.
+ *  - Pointers are passed as __u64. Sizes and offsets in pages are in units of
+ *    1 << page_shift bytes.
+ *  - When a call fails, output fields are unspecified unless its text says
+ *    otherwise, and the arena is as it was.
+ */
+#ifndef _UAPI_LINUX_CKPT_H
+#define _UAPI_LINUX_CKPT_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define CKPT_DEVICE_PATH "/dev/ckpt"
+#define CKPT_IOC_MAGIC 0xC5
+
+/* Raised when something is added. What is there never changes. */
+#define CKPT_ABI_VERSION 1
+
+/* With the closing NUL. */
+#define CKPT_NAME_MAX 64
+
+/* The largest arena, in bytes: 16 TiB. */
+#define CKPT_ARENA_MAX_BYTES (1ULL << 44)
+
+/*
+ * ----------------------------------------------------------------------------
+ * Commands on /dev/ckpt
+ * ----------------------------------------------------------------------------
+ */
+
+/* How an arena's pages are tracked: ckpt_version.trackers, ckpt_info.tracker. */
+#define CKPT_TRACKER_ARMED (1U << 0) /* first write to a page in an epoch faults */
+
+/**
+ * struct ckpt_version - argument of CKPT_IOC_VERSION
+ * @size:        in: sizeof(struct ckpt_version)
+ * @abi_version: out: CKPT_ABI_VERSION of the module
+ * @trackers:    out: bits CKPT_TRACKER_* that this kernel can do
+ * @page_shift:  out: log2 of the page size
+ * @arena_max_bytes: out: largest arena that can be created
+ * @release:     out: version of the module, NUL-terminated
+ */
+struct ckpt_version {
+	__u32 size;
+	__u32 abi_version;
+	__u32 trackers;
+	__u32 page_shift;
+	__u64 arena_max_bytes;
+	char release[32];
+};
+
+/*
+ * Only the descriptor gives access: CKPT_IOC_OPEN refuses everybody but those
+ * with CAP_CHECKPOINT_RESTORE, and CKPT_IOC_LIST shows it to nobody else.
+ */
+#define CKPT_CREATE_PRIVATE (1U << 0)
+
+/**
+ * struct ckpt_create - argument of CKPT_IOC_CREATE
+ * @size:      in: sizeof(struct ckpt_create)
+ * @flags:     in: CKPT_CREATE_*
+ * @len_bytes: in: size of the arena, a multiple of the page size, above zero,
+ *             at most CKPT_ARENA_MAX_BYTES. It is a reservation: a page costs
+ *             memory from its first access on, not before
+ * @epoch:     in: last epoch that already has a meaning; the arena's first
+ *             commit is @epoch + 1. Zero for an arena without a past; at most
+ *             2^63 - 1
+ * @name:      in: NUL-terminated, 1 to 63 bytes, printable ASCII; for people,
+ *             need not be unique
+ * @id:        out: id of the arena, never used again while the module is loaded
+ * @fd:        out: descriptor of the arena, close-on-exec, readable and writable
+ * @reserved:  in: zero
+ *
+ * Errors: EINVAL (size or epoch out of range, bad name), EMFILE, ENFILE, ENOMEM.
+ */
+struct ckpt_create {
+	__u32 size;
+	__u32 flags;
+	__u64 len_bytes;
+	__u64 epoch;
+	char name[CKPT_NAME_MAX];
+	__u64 id;
+	__s32 fd;
+	__u32 reserved;
+};
+
+/*
+ * The descriptor can ask and read, but not map, commit or reserve.
+ */
+#define CKPT_OPEN_RDONLY (1U << 0)
+
+/**
+ * struct ckpt_open - argument of CKPT_IOC_OPEN
+ * @size:     in: sizeof(struct ckpt_open)
+ * @flags:    in: CKPT_OPEN_*
+ * @id:       in: id of the arena
+ * @fd:       out: a new descriptor of it, close-on-exec
+ * @reserved: in: zero
+ *
+ * Allowed to a caller whose effective uid is the uid that created the arena,
+ * unless it is private, and to one with CAP_CHECKPOINT_RESTORE in the creator's
+ * user namespace. Others are handed descriptors by SCM_RIGHTS.
+ *
+ * Errors: ENOENT (no such arena, or none that is still open anywhere),
+ * EACCES (not allowed), EMFILE, ENFILE, ENOMEM.
+ */
+struct ckpt_open {
+	__u32 size;
+	__u32 flags;
+	__u64 id;
+	__s32 fd;
+	__u32 reserved;
+};
+
+/**
+ * struct ckpt_list - argument of CKPT_IOC_LIST
+ * @size:       in: sizeof(struct ckpt_list)
+ * @flags:      in: zero
+ * @start_id:   in: first id wanted; out: where the next call goes on
+ * @entries:    in: address of an array of struct ckpt_info
+ * @entry_size: in: sizeof(struct ckpt_info); a shorter or longer one follows
+ *              the rule for @size, and the part this kernel does not know is
+ *              zeroed
+ * @capacity:   in: entries that fit, at least 1
+ * @count:      out: entries written
+ * @more:       out: 1 when there are more at or after @start_id, else 0
+ *
+ * Lists, by ascending id, the arenas that the caller could open.
+ *
+ * Errors: EINVAL, EFAULT, ENOMEM.
+ */
+struct ckpt_list {
+	__u32 size;
+	__u32 flags;
+	__u64 start_id;
+	__u64 entries;
+	__u32 entry_size;
+	__u32 capacity;
+	__u32 count;
+	__u32 more;
+};
+
+/*
+ * ----------------------------------------------------------------------------
+ * Commands on an arena's descriptor
+ *
+ * mmap() of the descriptor: shared, and through a writable descriptor only; a
+ * private mapping is EINVAL, a read-only descriptor EACCES, a range beyond the
+ * arena ENXIO. The offset is the arena's. The mapping is not inherited by
+ * fork() and not part of core dumps. Any number of mappings, in any number of
+ * processes. Touching a page for the first time needs memory: when the page
+ * cannot be charged to RLIMIT_MEMLOCK of the creator, the access gets SIGBUS
+ * (see CKPT_IOC_RESERVE for a way to know before); when the memory cgroup is
+ * full, the kernel's OOM handling applies.
+ *
+ * pread() reads the arena's current content; a page never touched reads as
+ * zeros and stays untouched. Reading at or after the end gives 0. write() is
+ * refused with EINVAL.
+ *
+ * poll() reports POLLIN when a commit was made that no CREATE, OPEN, INFO,
+ * COMMIT or DELTA call on this descriptor has told of yet.
+ *
+ * A descriptor stays good when the process that made the arena is gone; the
+ * arena is freed with its last descriptor and mapping.
+ * ----------------------------------------------------------------------------
+ */
+
+#define CKPT_INFO_PRIVATE (1U << 0) /* made with CKPT_CREATE_PRIVATE */
+
+/**
+ * struct ckpt_info - argument of CKPT_IOC_INFO, entry of CKPT_IOC_LIST
+ * @size:           in: sizeof(struct ckpt_info)
+ * @flags:          out: CKPT_INFO_*
+ * @id:             out: the arena's id
+ * @len_bytes:      out: its size
+ * @epoch:          out: the last commit, or what CREATE was given before any
+ * @resident_pages: out: pages that have memory
+ * @changed_pages:  out: pages noted as changed since the last commit
+ * @created_ns:     out: CLOCK_BOOTTIME of creation
+ * @committed_ns:   out: CLOCK_BOOTTIME of the last commit, 0 before any
+ * @uid:            out: effective uid of the creator, as the caller's user
+ *                  namespace sees it
+ * @pid:            out: process that created it, as the caller's pid namespace
+ *                  sees it; 0 when that process is gone or not visible
+ * @tracker:        out: CKPT_TRACKER_* in use
+ * @page_shift:     out: log2 of the page size
+ * @name:           out: NUL-terminated
+ *
+ * In a list entry @size is an output: what the kernel filled in.
+ */
+struct ckpt_info {
+	__u32 size;
+	__u32 flags;
+	__u64 id;
+	__u64 len_bytes;
+	__u64 epoch;
+	__u64 resident_pages;
+	__u64 changed_pages;
+	__u64 created_ns;
+	__u64 committed_ns;
+	__u32 uid;
+	__s32 pid;
+	__u32 tracker;
+	__u32 page_shift;
+	char name[CKPT_NAME_MAX];
+};
+
+/**
+ * struct ckpt_reserve - argument of CKPT_IOC_RESERVE
+ * @size:     in: sizeof(struct ckpt_reserve)
+ * @flags:    in: zero
+ * @pages:    in: pages of the arena, in all, that shall be chargeable
+ * @charged:  out: pages charged now, at least @pages
+ *
+ * Charges the creator's RLIMIT_MEMLOCK for @pages pages now, so that touching
+ * that many cannot fail for this limit later. Allocates nothing. Asking for
+ * less than is charged already changes nothing. Does not take from the memory
+ * cgroup. Charges are given back when the arena is freed. A creator with
+ * CAP_IPC_LOCK is not limited.
+ *
+ * Errors: ENOMEM (RLIMIT_MEMLOCK), EINVAL (more than the arena has),
+ * EBADF (read-only descriptor).
+ */
+struct ckpt_reserve {
+	__u32 size;
+	__u32 flags;
+	__u64 pages;
+	__u64 charged;
+};
+
+/**
+ * struct ckpt_commit - argument of CKPT_IOC_COMMIT
+ * @size:          in: sizeof(struct ckpt_commit)
+ * @flags:         in: zero
+ * @epoch:         out: the epoch that this call closed
+ * @changed_pages: out: pages stamped with it
+ * @duration_ns:   out: time for which writers had to wait, from taking the
+ *                 barrier to releasing it
+ *
+ * Closes the epoch. Every page written since the previous commit, by whatever
+ * means and through whatever mapping, is stamped with the new epoch. A write
+ * that happens before the call is in this epoch or an earlier one; a write
+ * after its return is in a later one; a write at the same time is in this one
+ * or the next, and never in none. A page that is pinned for DMA at that moment
+ * is stamped now and again by the next commit. Two commits at once get two
+ * epochs.
+ *
+ * Errors: EBADF (read-only descriptor), EINTR (a fatal signal came while
+ * waiting; nothing was committed), EOVERFLOW (no epoch is left).
+ */
+struct ckpt_commit {
+	__u32 size;
+	__u32 flags;
+	__u64 epoch;
+	__u64 changed_pages;
+	__u64 duration_ns;
+};
+
+/**
+ * struct ckpt_range - a run of pages
+ * @pgoff: first page
+ * @pages: number of pages, above zero
+ */
+struct ckpt_range {
+	__u64 pgoff;
+	__u64 pages;
+};
+
+/**
+ * struct ckpt_delta - argument of CKPT_IOC_DELTA
+ * @size:        in: sizeof(struct ckpt_delta)
+ * @flags:       in: zero
+ * @since:       in: the cursor: pages stamped by a later epoch are wanted. Zero
+ *               wants every page that was ever written and committed
+ * @epoch:       out: the last commit when the call began; the cursor's next
+ *               value once all ranges of the delta have been taken
+ * @start_pgoff: in: first page of interest, zero to begin; out: where the next
+ *               call goes on when @more is 1
+ * @ranges:      in: address of an array of struct ckpt_range
+ * @capacity:    in: entries that fit, at least 1
+ * @count:       out: entries written: ascending, disjoint, not adjacent
+ * @pages:       out: sum of the entries' pages
+ * @more:        out: 1 when the array was too small and there is more
+ * @reserved:    in: zero
+ *
+ * Tells which pages were stamped after @since. Changes nothing. When it takes
+ * several calls, the cursor's next value is the @epoch of the first; commits in
+ * between can only add pages to what the later calls tell.
+ *
+ * Errors: ERANGE (@since is after the last commit), EINVAL, EFAULT, ENOMEM.
+ */
+struct ckpt_delta {
+	__u32 size;
+	__u32 flags;
+	__u64 since;
+	__u64 epoch;
+	__u64 start_pgoff;
+	__u64 ranges;
+	__u32 capacity;
+	__u32 count;
+	__u64 pages;
+	__u32 more;
+	__u32 reserved;
+};
+
+/**
+ * struct ckpt_stats - argument of CKPT_IOC_STATS
+ * @size:           in: sizeof(struct ckpt_stats)
+ * @flags:          in: zero
+ * @resident_pages: pages that have memory
+ * @charged_pages:  pages charged to RLIMIT_MEMLOCK
+ * @bytes_held:     memory held by the arena: pages and bookkeeping
+ * @read_faults:    faults that gave a page for reading
+ * @write_faults:   faults that noted a page and made it writable
+ * @late_notes:     pages noted without such a fault: by the kernel's own writes
+ *                  and by unmapping
+ * @commits:        commits made
+ * @committed_pages: pages stamped, over all commits
+ * @rearmed_spans:  write-protection passes, over all commits
+ * @rearmed_pages:  pages that those passes went over
+ * @commit_ns:      time in commit, over all commits
+ * @commit_ns_max:  the longest of them
+ * @commit_ns_last: the last of them
+ * @deltas:         delta calls answered
+ *
+ * All but @size and @flags are outputs, counted since the arena was created.
+ */
+struct ckpt_stats {
+	__u32 size;
+	__u32 flags;
+	__u64 resident_pages;
+	__u64 charged_pages;
+	__u64 bytes_held;
+	__u64 read_faults;
+	__u64 write_faults;
+	__u64 late_notes;
+	__u64 commits;
+	__u64 committed_pages;
+	__u64 rearmed_spans;
+	__u64 rearmed_pages;
+	__u64 commit_ns;
+	__u64 commit_ns_max;
+	__u64 commit_ns_last;
+	__u64 deltas;
+};
+
+/* On /dev/ckpt. */
+#define CKPT_IOC_VERSION _IOWR(CKPT_IOC_MAGIC, 0x00, struct ckpt_version)
+#define CKPT_IOC_CREATE _IOWR(CKPT_IOC_MAGIC, 0x01, struct ckpt_create)
+#define CKPT_IOC_OPEN _IOWR(CKPT_IOC_MAGIC, 0x02, struct ckpt_open)
+#define CKPT_IOC_LIST _IOWR(CKPT_IOC_MAGIC, 0x03, struct ckpt_list)
+
+/* On an arena's descriptor. */
+#define CKPT_IOC_INFO _IOWR(CKPT_IOC_MAGIC, 0x20, struct ckpt_info)
+#define CKPT_IOC_RESERVE _IOWR(CKPT_IOC_MAGIC, 0x21, struct ckpt_reserve)
+#define CKPT_IOC_COMMIT _IOWR(CKPT_IOC_MAGIC, 0x22, struct ckpt_commit)
+#define CKPT_IOC_DELTA _IOWR(CKPT_IOC_MAGIC, 0x23, struct ckpt_delta)
+#define CKPT_IOC_STATS _IOWR(CKPT_IOC_MAGIC, 0x24, struct ckpt_stats)
+
+#endif /* _UAPI_LINUX_CKPT_H */
