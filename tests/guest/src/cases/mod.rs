@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The claims, a file per subject.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::device::Device;
+use crate::device::name_of;
+use crate::failure::Failure;
+use crate::failure::Outcome;
+use crate::runner::Test;
+
+mod create;
+mod version;
+
+/// Every test, in the order in which they run.
+pub fn all() -> Vec<&'static Test> {
+    [version::TESTS, create::TESTS]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Fails when a test left an arena behind.
+///
+/// The last reference of an arena may be dropped by a kernel thread shortly
+/// after the process is gone, so what is there is looked at again for a while.
+pub fn leftovers() -> Outcome {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let arenas = Device::open()?.list()?;
+        if arenas.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let names: Vec<_> = arenas
+                .iter()
+                .map(|info| format!("{} ({})", info.id, name_of(&info.name)))
+                .collect();
+            return Err(Failure::Failed(format!(
+                "arenas left behind: {}",
+                names.join(", ")
+            )));
+        }
+        std::thread::yield_now();
+    }
+}
