@@ -8,8 +8,6 @@
 . "${BASH_SOURCE[0]%/*}/say.sh"
 
 cache_dir=${CKPT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ckpt}
-# Entries that nobody used for this many days go when a newer one is made.
-cache_keep_days=14
 
 # Hash of all arguments that are files by their content, of the others by their text.
 cache_key() {
@@ -49,7 +47,10 @@ cache_get() {
 			cache_sweep_tmp "$kind"
 			tmp=$cache_dir/.tmp-$kind-$key
 			mkdir -p "$tmp"
-			"$@" "$tmp" >&2 9>&- || die "could not make $kind; nothing was left in the cache, so run it again when the cause is gone"
+			"$@" "$tmp" >&2 9>&- || {
+				rm -rf --one-file-system "$tmp"
+				die "could not make $kind; the cache is as it was, so run this again when the cause is gone"
+			}
 			mv -T "$tmp" "$entry"
 			cache_prune "$kind" "$entry"
 		fi
@@ -62,19 +63,22 @@ cache_get() {
 # What an interrupted run left. Called with the lock of KIND held.
 cache_sweep_tmp() {
 	local left
-	for left in "$cache_dir/.tmp-$1"-*; do
+	for left in "$cache_dir/.tmp-$1-"*; do
 		[[ -e $left ]] && rm -rf --one-file-system "$left"
 	done
 	return 0
 }
 
-# Removes entries of KIND that were not used for long. The use of an entry
-# touches its folder.
+# cache_prune KIND KEEP: when a new entry was made, the others of its kind go,
+# but for the one used last (another branch may want it) and those in use: using
+# an entry touches its folder, and no use takes a day.
 cache_prune() {
 	local old
-	while IFS= read -r old; do
-		[[ $old == "$2" ]] && continue
-		say "removing $old, not used for $cache_keep_days days"
-		rm -rf --one-file-system "$old"
-	done < <(find "$cache_dir" -mindepth 1 -maxdepth 1 -type d -name "$1-*" -mtime "+$cache_keep_days")
+	find "$cache_dir" -mindepth 1 -maxdepth 1 -type d -name "$1-*" ! -path "$2" -printf '%T@ %p\n' |
+		sort -rn | tail -n +2 | cut -d ' ' -f 2- |
+		while IFS= read -r old; do
+			[[ -n $(find "$old" -maxdepth 0 -mtime +0) ]] || continue
+			say "removing $old: no longer used"
+			rm -rf --one-file-system "$old"
+		done
 }

@@ -13,7 +13,7 @@ die() {
 
 # step TITLE LOG COMMAND...: runs COMMAND with all its output in LOG and shows
 # that it is alive: a counter on a terminal, else a line every 30 seconds.
-# When it fails, the end of LOG is shown.
+# When it fails, the end of LOG is shown ($step_tail lines, 25 unless set).
 step() {
 	local title=$1 log=$2 pid began status=0 shown=0 now
 	shift 2
@@ -40,6 +40,6 @@ step() {
 		return 0
 	fi
 	say "$title: FAILED (status $status). The end of $log:"
-	tail -n 25 "$log" | sed 's/^/    /' >&2
+	tail -n "${step_tail:-25}" "$log" | sed 's/^/    /' >&2
 	return "$status"
 }

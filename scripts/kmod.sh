@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# Builds target/kmod/ckpt.ko. Nothing is written into kmod/.
+#   kmod.sh            for the pinned Debian kernel, in the toolchain root
+#   KDIR=DIR kmod.sh   for a prepared kernel tree of your own, with your tools
+#   kmod.sh --clippy   the kernel's clippy, warnings denied
+#   kmod.sh --fmt      is the source formatted as the kernel's rustfmt wants it?
+set -euo pipefail
+here=$(dirname "$(readlink -f "$0")")
+top=$(dirname "$here")
+# shellcheck source=say.sh
+. "$here/say.sh"
+# shellcheck source=in-root.sh
+. "$here/in-root.sh"
+
+source=${CKPT_KMOD_SRC:-$top/kmod}
+out=$top/target/kmod
+mode=${1:-build}
+step_tail=60
+
+[[ -f $source/Kbuild ]] || die "$source has no Kbuild"
+
+build_in_own_tree() {
+	local kdir
+	kdir=$(readlink -f "$KDIR") || true
+	[[ -f $kdir/Makefile && -f $kdir/include/config/auto.conf ]] ||
+		die "KDIR=$KDIR is not a prepared kernel tree: run make prepare modules_prepare there"
+	grep -qx CONFIG_RUST=y "$kdir/include/config/auto.conf" || die "the kernel in KDIR=$KDIR is without CONFIG_RUST"
+	mkdir -p "$out"
+	step "ckpt.ko for $kdir" "$top/target/logs/kmod.log" \
+		make -C "$kdir" M="$source" MO="$out" -j"$(nproc)" modules
+	"$here/kmod-symbols.sh" "$out/ckpt.ko" "$kdir/Module.symvers"
+	say "built target/kmod/ckpt.ko for $kdir"
+}
+
+# kernel_make OUT ARGUMENT...: the kernel's make for our folder. All but OUT is read-only.
+kernel_make() {
+	local to=$1
+	shift
+	mkdir -p "$to"
+	in_root "$root" --ro-bind "$tree/src:/src" --ro-bind "$tree/build:/build" --ro-bind "$source:/kmod" \
+		--ro-bind "$top/include:/include" --bind "$to:/out" \
+		make -C /src O=/build M=/kmod MO=/out CC=gcc-14 KERNELRELEASE="$(<"$tree/release")" -j"$(nproc)" "$@"
+}
+
+if [[ $mode == build && -n ${KDIR:-} ]]; then
+	build_in_own_tree
+	exit
+fi
+
+root=$("$here/toolchain-root.sh")
+tree=$("$here/kernel-tree.sh")
+
+case $mode in
+build)
+	step "ckpt.ko for $(<"$tree/release")" "$top/target/logs/kmod.log" kernel_make "$out" modules
+	"$here/kmod-symbols.sh" "$out/ckpt.ko" "$tree/build/Module.symvers"
+	;;
+--clippy)
+	KRUSTFLAGS=-Dwarnings step "clippy of kmod/" "$top/target/logs/kmod-clippy.log" \
+		kernel_make "$top/target/kmod-clippy" CLIPPY=1 KCFLAGS=-Werror modules
+	;;
+--fmt)
+	mapfile -t files < <(cd "$source" && find . -name '*.rs' | sort)
+	in_root "$root" --ro-bind "$tree/src:/src" --ro-bind "$source:/kmod" \
+		sh -ec 'cd /kmod && exec rustfmt --check --config-path /src/.rustfmt.toml "$@"' sh "${files[@]}" ||
+		die "kmod/ is not formatted: run rustfmt with the kernel's .rustfmt.toml on the files above"
+	;;
+*) die "unknown argument $mode" ;;
+esac
