@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! An open descriptor of an arena: its commands, and what it was told.
+
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering;
+
+use kernel::bindings;
+use kernel::fs::File;
+use kernel::iov::IovIterDest;
+use kernel::prelude::*;
+use kernel::seq_file::SeqFile;
+use kernel::seq_print;
+use kernel::sync::poll::PollTable;
+
+use crate::arena::Arena;
+use crate::mm::file::OpenFile;
+use crate::registry::Claim;
+use crate::tracking::ranges::Gather;
+use crate::uapi;
+use crate::uapi::same_command;
+use crate::uapi::Entries;
+use crate::uapi::Passed;
+
+/// A descriptor.
+pub(crate) struct ArenaFile {
+    arena: Claim,
+    /// Last epoch that a call on this descriptor told of: what poll compares with.
+    told: AtomicU64,
+}
+
+impl ArenaFile {
+    /// A descriptor of the claimed arena.
+    pub(crate) fn new(arena: Claim) -> Self {
+        let told = AtomicU64::new(arena.epoch());
+        ArenaFile { arena, told }
+    }
+
+    fn tell(&self, epoch: u64) {
+        self.told.fetch_max(epoch, Ordering::Relaxed);
+    }
+
+    fn info(&self, cmd: u32, arg: usize) -> Result {
+        let (passed, _) = Passed::read::<uapi::ckpt_info>(cmd, arg)?;
+        let mut info = self.arena.info();
+        info.size = passed.size();
+        passed.write(&info)?;
+        self.tell(info.epoch);
+        Ok(())
+    }
+
+    fn stats(&self, cmd: u32, arg: usize) -> Result {
+        let (passed, asked) = Passed::read::<uapi::ckpt_stats>(cmd, arg)?;
+        uapi::check_flags(asked.flags, 0)?;
+        let mut stats = self.arena.stats();
+        stats.size = passed.size();
+        passed.write(&stats)
+    }
+
+    fn reserve(&self, cmd: u32, arg: usize) -> Result {
+        let (passed, mut reserve) = Passed::read::<uapi::ckpt_reserve>(cmd, arg)?;
+        uapi::check_flags(reserve.flags, 0)?;
+        reserve.charged = self.arena.reserve(reserve.pages)?;
+        passed.write(&reserve)
+    }
+
+    fn commit(&self, cmd: u32, arg: usize) -> Result {
+        let (passed, mut commit) = Passed::read::<uapi::ckpt_commit>(cmd, arg)?;
+        uapi::check_flags(commit.flags, 0)?;
+        let committed = self.arena.commit()?;
+        commit.epoch = committed.epoch;
+        commit.changed_pages = committed.pages;
+        commit.duration_ns = committed.ns;
+        self.tell(committed.epoch);
+        passed.write(&commit)
+    }
+
+    fn delta(&self, cmd: u32, arg: usize) -> Result {
+        let (passed, mut delta) = Passed::read::<uapi::ckpt_delta>(cmd, arg)?;
+        uapi::check_flags(delta.flags, 0)?;
+        if delta.reserved != 0 || delta.capacity == 0 {
+            return Err(EINVAL);
+        }
+        delta.epoch = self.arena.epoch();
+        if delta.since > delta.epoch {
+            return Err(ERANGE);
+        }
+        let ranges = Entries::of_ranges(delta.ranges);
+        let mut gather = Gather::new(delta.capacity);
+        let mut written = 0;
+        let more = self
+            .arena
+            .delta(delta.since, delta.start_pgoff, &mut gather, |run| {
+                let range = uapi::ckpt_range {
+                    pgoff: run.first,
+                    pages: run.len,
+                };
+                ranges.write(written, &range)?;
+                written += 1;
+                Ok(())
+            })?;
+        delta.count = gather.given();
+        delta.pages = gather.pages();
+        delta.more = u32::from(more.is_some());
+        delta.start_pgoff = more.unwrap_or(self.arena.len_pages());
+        passed.write(&delta)?;
+        self.tell(delta.epoch);
+        Ok(())
+    }
+}
+
+impl OpenFile for ArenaFile {
+    type Faults = Arena;
+
+    fn mmap(&self) -> &Arena {
+        &self.arena
+    }
+
+    fn ioctl(&self, writable: bool, cmd: u32, arg: usize) -> Result<isize> {
+        let for_writers = |done: fn(&Self, u32, usize) -> Result| match writable {
+            true => done(self, cmd, arg),
+            false => Err(EBADF),
+        };
+        match cmd {
+            cmd if same_command(cmd, uapi::CKPT_IOC_INFO) => self.info(cmd, arg),
+            cmd if same_command(cmd, uapi::CKPT_IOC_STATS) => self.stats(cmd, arg),
+            cmd if same_command(cmd, uapi::CKPT_IOC_DELTA) => self.delta(cmd, arg),
+            cmd if same_command(cmd, uapi::CKPT_IOC_COMMIT) => for_writers(Self::commit),
+            cmd if same_command(cmd, uapi::CKPT_IOC_RESERVE) => for_writers(Self::reserve),
+            _ => Err(ENOTTY),
+        }?;
+        Ok(0)
+    }
+
+    fn poll(&self, file: &File, table: PollTable<'_>) -> u32 {
+        table.register_wait(file, self.arena.committed());
+        match self.arena.epoch() > self.told.load(Ordering::Relaxed) {
+            true => bindings::POLLIN,
+            false => 0,
+        }
+    }
+
+    fn read(&self, pos: u64, to: &mut IovIterDest<'_>) -> Result<usize> {
+        self.arena.read(pos, to)
+    }
+
+    fn show(&self, to: &SeqFile) {
+        let info = self.arena.info();
+        let stats = self.arena.stats();
+        let name = CStr::from_bytes_until_nul(&info.name).unwrap_or(c"");
+        seq_print!(to, "ckpt-id:\t{}\n", info.id);
+        seq_print!(to, "ckpt-name:\t{}\n", name);
+        seq_print!(to, "ckpt-bytes:\t{}\n", info.len_bytes);
+        seq_print!(to, "ckpt-epoch:\t{}\n", info.epoch);
+        seq_print!(to, "ckpt-pid:\t{}\n", info.pid);
+        seq_print!(to, "ckpt-uid:\t{}\n", info.uid);
+        seq_print!(to, "ckpt-resident-pages:\t{}\n", info.resident_pages);
+        seq_print!(to, "ckpt-changed-pages:\t{}\n", info.changed_pages);
+        seq_print!(to, "ckpt-charged-pages:\t{}\n", stats.charged_pages);
+        seq_print!(to, "ckpt-bytes-held:\t{}\n", stats.bytes_held);
+        seq_print!(to, "ckpt-read-faults:\t{}\n", stats.read_faults);
+        seq_print!(to, "ckpt-write-faults:\t{}\n", stats.write_faults);
+        seq_print!(to, "ckpt-late-notes:\t{}\n", stats.late_notes);
+        seq_print!(to, "ckpt-commits:\t{}\n", stats.commits);
+        seq_print!(to, "ckpt-commit-ns:\t{}\n", stats.commit_ns);
+    }
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Faults on an arena's mappings.
+
+use core::marker::PhantomData;
+
+use kernel::bindings;
+use kernel::mm::virt::VmaNew;
+use kernel::prelude::*;
+
+use super::folio::FolioRef;
+
+/// What a fault handler says to the kernel.
+#[derive(Clone, Copy)]
+pub(crate) struct Outcome(bindings::vm_fault_t);
+
+impl Outcome {
+    /// No memory: the kernel's out-of-memory handling decides.
+    pub(crate) const NO_MEMORY: Outcome = Outcome(bindings::vm_fault_reason_VM_FAULT_OOM);
+    /// The access cannot be served: SIGBUS.
+    pub(crate) const REFUSED: Outcome = Outcome(bindings::vm_fault_reason_VM_FAULT_SIGBUS);
+}
+
+/// What serves the faults of a mapping.
+pub(crate) trait Faults: Send + Sync {
+    /// Access to a page without a page-table entry.
+    fn fault(&self, fault: &Fault<'_>) -> Outcome;
+
+    /// First write through a read-only entry.
+    fn make_writable(&self, fault: &Fault<'_>) -> Outcome;
+}
+
+/// A fault being handled. The mmap lock or the lock of the area is held.
+///
+/// # Invariants
+///
+/// `vmf` is valid for the lifetime and describes a fault in an area that [`serve`] set up.
+pub(crate) struct Fault<'a> {
+    vmf: *mut bindings::vm_fault,
+    _lifetime: PhantomData<&'a mut bindings::vm_fault>,
+}
+
+impl Fault<'_> {
+    /// Page of the arena that was accessed.
+    pub(crate) fn pgoff(&self) -> u64 {
+        // SAFETY: By the invariant `vmf` is valid.
+        (unsafe { (*self.vmf).__bindgen_anon_1.pgoff }) as u64
+    }
+
+    /// Whether the access is a write.
+    pub(crate) fn is_write(&self) -> bool {
+        // SAFETY: By the invariant `vmf` is valid.
+        let flags = unsafe { (*self.vmf).flags };
+        flags & bindings::fault_flag_FAULT_FLAG_WRITE != 0
+    }
+
+    /// Puts a page into the page table: writable and dirty for a write, else as the area
+    /// says, which is read-only as long as writes are of interest.
+    pub(crate) fn insert(&self, folio: FolioRef<'_>, write: bool) -> Outcome {
+        // SAFETY: `vmf` is valid, its area allows page structures (`VM_MIXEDMAP`), and the
+        // page lives as long as the arena, so longer than its mappings.
+        Outcome(unsafe { bindings::vmf_insert_page_mkwrite(self.vmf, folio.page(), write) })
+    }
+
+    /// Makes the entry that this fault is about writable. Only in
+    /// [`Faults::make_writable`].
+    pub(crate) fn make_writable(&self) -> Outcome {
+        // SAFETY: As for `insert`; the kernel set `page` to what the entry maps, which
+        // `insert` put there.
+        Outcome(unsafe { bindings::vmf_insert_page_mkwrite(self.vmf, (*self.vmf).page, true) })
+    }
+}
+
+/// Makes the faults of a new mapping be served by `faults`, and sets the area's policy.
+///
+/// # Safety
+///
+/// `faults` stays valid for as long as the mapped file is open.
+pub(super) unsafe fn serve<F: Faults>(vma: &VmaNew, faults: &F) {
+    // Pages of ours by structure; no growing by mremap, no inheriting, no core dump.
+    vma.set_mixedmap();
+    vma.set_dontexpand();
+    vma.set_dontcopy();
+    vma.set_dontdump();
+    let raw = vma.as_ptr();
+    // SAFETY: The area is being set up, so nobody else uses it. It keeps its file open.
+    unsafe {
+        (*raw).vm_private_data = core::ptr::from_ref(faults).cast_mut().cast();
+        (*raw).vm_ops = &Callbacks::<F>::TABLE;
+    }
+}
+
+/// The area operations that ask an `F`.
+struct Callbacks<F>(PhantomData<F>);
+
+impl<F: Faults> Callbacks<F> {
+    const TABLE: bindings::vm_operations_struct = bindings::vm_operations_struct {
+        fault: Some(Self::fault),
+        page_mkwrite: Some(Self::page_mkwrite),
+        map_pages: Some(Self::map_pages),
+        ..pin_init::zeroed()
+    };
+
+    /// # Safety
+    ///
+    /// `vmf` is a fault in an area set up by [`serve`] with an `F`.
+    unsafe fn parts<'a>(vmf: *mut bindings::vm_fault) -> (&'a F, Fault<'a>) {
+        // SAFETY: By `serve` the private data is an `F` that is valid while the area's file
+        // is open, which is at least as long as the fault is handled.
+        let faults = unsafe { &*(*(*vmf).__bindgen_anon_1.vma).vm_private_data.cast::<F>() };
+        // INVARIANT: As this function's contract.
+        let fault = Fault {
+            vmf,
+            _lifetime: PhantomData,
+        };
+        (faults, fault)
+    }
+
+    /// # Safety
+    ///
+    /// Called by the kernel for a fault in an area set up by [`serve`] with an `F`.
+    unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+        // SAFETY: As this function's contract.
+        let (faults, fault) = unsafe { Self::parts(vmf) };
+        faults.fault(&fault).0
+    }
+
+    /// # Safety
+    ///
+    /// Called by the kernel for a fault in an area set up by [`serve`] with an `F`.
+    unsafe extern "C" fn page_mkwrite(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+        // SAFETY: As this function's contract.
+        let (faults, fault) = unsafe { Self::parts(vmf) };
+        faults.make_writable(&fault).0
+    }
+
+    /// Maps nothing ahead. Its presence lets faults run under the area's own lock.
+    ///
+    /// # Safety
+    ///
+    /// None: does nothing.
+    unsafe extern "C" fn map_pages(
+        _vmf: *mut bindings::vm_fault,
+        _first: c_ulong,
+        _last: c_ulong,
+    ) -> bindings::vm_fault_t {
+        0
+    }
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What an arena counts.
+
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering;
+
+/// A number that only grows, told for people and never used to decide anything.
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to it.
+    pub(crate) fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// Its value now.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters of an arena, as `struct ckpt_stats` documents them.
+#[derive(Default)]
+pub(crate) struct Stats {
+    /// See `struct ckpt_stats`, as for all that follow.
+    pub(crate) read_faults: Counter,
+    pub(crate) write_faults: Counter,
+    pub(crate) late_notes: Counter,
+    pub(crate) commits: Counter,
+    pub(crate) committed_pages: Counter,
+    pub(crate) rearmed_spans: Counter,
+    pub(crate) rearmed_pages: Counter,
+    pub(crate) deltas: Counter,
+    pub(crate) commit_ns: Counter,
+    commit_ns_max: AtomicU64,
+    commit_ns_last: AtomicU64,
+}
+
+impl Stats {
+    /// Counts a commit that held writers up for `ns`.
+    pub(crate) fn commit(&self, pages: u64, ns: u64) {
+        self.commits.add(1);
+        self.committed_pages.add(pages);
+        self.commit_ns.add(ns);
+        self.commit_ns_max.fetch_max(ns, Ordering::Relaxed);
+        self.commit_ns_last.store(ns, Ordering::Relaxed);
+    }
+
+    /// Longest commit.
+    pub(crate) fn commit_ns_max(&self) -> u64 {
+        self.commit_ns_max.load(Ordering::Relaxed)
+    }
+
+    /// Last commit.
+    pub(crate) fn commit_ns_last(&self) -> u64 {
+        self.commit_ns_last.load(Ordering::Relaxed)
+    }
+}
