@@ -17,6 +17,7 @@ mod ioctl;
 mod ktap;
 mod mapping;
 mod options;
+mod oracle;
 mod process;
 mod rng;
 mod runner;

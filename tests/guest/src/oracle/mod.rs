@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The shadow oracle: random operations on an arena, compared with a model.
+//!
+//! The model keeps every byte that the arena should hold, and a copy for every
+//! epoch that a cursor stands on. What it then asks of the tracker, in the order
+//! of how bad a failure is:
+//!
+//! 1. A page that differs between a cursor's epoch and the last commit is in the
+//!    cursor's delta. *A page reported clean that differs is the one
+//!    unforgivable bug.*
+//! 2. The arena holds what the model holds.
+//! 3. A replica that only ever takes the pages of its deltas equals the model.
+//! 4. A page that was written, with whatever content, is in the delta; one that
+//!    no operation touched for writing is not.
+//! 5. Ranges, counts, epochs and facts are what the header says.
+//!
+//! `run` is deterministic: a seed and a geometry give the same operations.
+//! `threads` lets several threads write while another commits, and asks only
+//! for what holds in every interleaving. Neither knows the kernel; both are
+//! tried on the host against trackers with planted bugs.
+
+pub mod backend;
+pub mod cursor;
+pub mod generate;
+pub mod geometry;
+pub mod model;
+pub mod op;
+pub mod run;
+
+#[cfg(test)]
+mod mock;
+#[cfg(test)]
+mod planted;
