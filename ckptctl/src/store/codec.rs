@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! How the bytes of a run are stored.
+
+/// Code of a run's encoding in the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Codec {
+    /// As they are.
+    None,
+    /// One LZ4 block.
+    Lz4,
+    /// All zero, nothing stored.
+    Zero,
+}
+
+impl Codec {
+    pub(super) fn code(self) -> u32 {
+        match self {
+            Codec::None => 0,
+            Codec::Lz4 => 1,
+            Codec::Zero => 2,
+        }
+    }
+
+    pub(super) fn from_code(code: u32) -> Option<Codec> {
+        match code {
+            0 => Some(Codec::None),
+            1 => Some(Codec::Lz4),
+            2 => Some(Codec::Zero),
+            _ => None,
+        }
+    }
+}
+
+/// Compresses runs, with one buffer for all of them.
+#[derive(Debug, Default)]
+pub(super) struct Compressor {
+    buffer: Vec<u8>,
+}
+
+impl Compressor {
+    /// The bytes to store for a run: LZ4 when that saves at least a sixteenth.
+    pub(super) fn encode<'a>(&'a mut self, raw: &'a [u8]) -> (Codec, &'a [u8]) {
+        let bound = lz4_flex::block::get_maximum_output_size(raw.len());
+        if self.buffer.len() < bound {
+            self.buffer.resize(bound, 0);
+        }
+        match lz4_flex::block::compress_into(raw, &mut self.buffer) {
+            Ok(len) if len <= raw.len() - raw.len() / 16 => (Codec::Lz4, &self.buffer[..len]),
+            _ => (Codec::None, raw),
+        }
+    }
+}
+
+/// Brings a stored run back into `raw`, whose length is the run's; false when
+/// the bytes are not what they should be.
+pub(super) fn decode(codec: Codec, stored: &[u8], raw: &mut [u8]) -> bool {
+    match codec {
+        Codec::None if stored.len() == raw.len() => {
+            raw.copy_from_slice(stored);
+            true
+        }
+        Codec::Lz4 => {
+            lz4_flex::block::decompress_into(stored, raw).is_ok_and(|len| len == raw.len())
+        }
+        Codec::None | Codec::Zero => false,
+    }
+}
+
+/// True when every byte is zero.
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
+    // One test per 64 bytes lets the compiler use the widest registers there
+    // are, and a page with content mostly shows it in the first of them.
+    let chunks = bytes.chunks_exact(64);
+    chunks.remainder().iter().all(|&byte| byte == 0)
+        && chunks
+            .into_iter()
+            .all(|chunk| chunk.iter().fold(0, |seen, &byte| seen | byte) == 0)
+}

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Reads the pages of an epoch.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use super::chain::Chain;
+use super::codec;
+use super::codec::Codec;
+use super::damage::Damage;
+use super::error::StoreError;
+use super::index::Run;
+use super::page_set::PageSet;
+use crate::sys::file::File;
+
+/// A part of a run that an epoch's image still has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    /// The epoch of the record that holds the run.
+    pub epoch: u64,
+    pub segment: u64,
+    /// Where in the segment the run's bytes begin.
+    pub offset: u64,
+    pub run: Run,
+    pub live: Range<u64>,
+}
+
+impl Piece {
+    fn place(&self) -> (u64, u64) {
+        (self.segment, self.offset)
+    }
+}
+
+/// Consecutive pages of an epoch, checked.
+#[derive(Debug)]
+pub struct PageRun<'a> {
+    /// The first page.
+    pub pgoff: u64,
+    /// Their bytes, whole pages.
+    pub bytes: &'a [u8],
+}
+
+/// Hands out the pages of an epoch: each page that is not zero once, in the order
+/// of the files, so not by ascending page number. Every page that it does not
+/// hand out is zero in this epoch.
+///
+/// Memory: about 100 bytes per run or part of a run that the epoch still has,
+/// and one run's bytes twice (64 pages each time). Only live runs are read.
+#[derive(Debug)]
+pub struct Loader {
+    epoch: u64,
+    page_shift: u32,
+    plan: Vec<Piece>,
+    next: usize,
+    segments: Vec<(u64, PathBuf)>,
+    open: Option<(u64, File)>,
+    stored: Vec<u8>,
+    raw: Vec<u8>,
+    /// The run that `raw` holds.
+    decoded: Option<(u64, u64)>,
+    /// For the error.
+    damaged: DamagedText,
+}
+
+/// What a loader needs from its chain to report damage.
+#[derive(Debug)]
+struct DamagedText {
+    dir: PathBuf,
+}
+
+impl Loader {
+    pub(super) fn new(chain: &Chain, epoch: u64) -> Result<Loader, StoreError> {
+        let wanted = chain.restorable(epoch)?;
+        let plan = plan(chain, epoch)?;
+        let mut segments: Vec<(u64, PathBuf)> = Vec::new();
+        for piece in &plan {
+            if segments
+                .last()
+                .is_none_or(|(number, _)| *number != piece.segment)
+            {
+                segments.push((piece.segment, chain.scan.path_of(piece.segment).to_owned()));
+            }
+        }
+        Ok(Loader {
+            epoch,
+            page_shift: wanted.info.page_shift,
+            plan,
+            next: 0,
+            segments,
+            open: None,
+            stored: Vec::new(),
+            raw: Vec::new(),
+            decoded: None,
+            damaged: DamagedText {
+                dir: chain.dir.clone(),
+            },
+        })
+    }
+
+    /// Pages that will be handed out in all.
+    pub fn pages(&self) -> u64 {
+        self.plan
+            .iter()
+            .map(|piece| piece.live.end - piece.live.start)
+            .sum()
+    }
+
+    /// log2 of the page size.
+    pub fn page_shift(&self) -> u32 {
+        self.page_shift
+    }
+
+    /// The next pages, or `None` when all were handed out.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Damaged`] when a checksum is wrong, [`StoreError::Io`].
+    /// What was handed out before is then not the whole epoch.
+    pub fn next_run(&mut self) -> Result<Option<PageRun<'_>>, StoreError> {
+        let Some(piece) = self.plan.get(self.next).cloned() else {
+            return Ok(None);
+        };
+        if self.decoded != Some(piece.place()) {
+            self.decoded = None;
+            self.decode(&piece)?;
+            self.decoded = Some(piece.place());
+        }
+        self.next += 1;
+        let byte = |pgoff: u64| ((pgoff - piece.run.pgoff) << self.page_shift) as usize;
+        let bytes = &self.raw[byte(piece.live.start)..byte(piece.live.end)];
+        Ok(Some(PageRun {
+            pgoff: piece.live.start,
+            bytes,
+        }))
+    }
+
+    fn decode(&mut self, piece: &Piece) -> Result<(), StoreError> {
+        if self
+            .open
+            .as_ref()
+            .is_none_or(|(number, _)| *number != piece.segment)
+        {
+            let path = self.path_of(piece.segment);
+            let file = File::open(path).map_err(StoreError::io("open", path))?;
+            self.open = Some((piece.segment, file));
+        }
+        let Some((_, file)) = &self.open else {
+            unreachable!("opened above")
+        };
+        let read = read_run(
+            file,
+            piece.offset,
+            &piece.run,
+            self.page_shift,
+            &mut self.stored,
+            &mut self.raw,
+        )?;
+        read.map_err(|what| {
+            let damage = Damage {
+                file: self.path_of(piece.segment).clone(),
+                offset: piece.offset,
+                what: format!("epoch {}: {what}", piece.epoch),
+                lost: vec![self.epoch],
+            };
+            let dir = self.damaged.dir.display();
+            let advice = format!(
+                "Nothing damaged is handed out. `ckptctl verify {dir}` names all damage and the \
+                 epochs that can be restored, with `ckptctl restore {dir}@EPOCH -- CMD`"
+            );
+            StoreError::Damaged {
+                damage: Box::new(damage),
+                advice,
+            }
+        })
+    }
+
+    fn path_of(&self, segment: u64) -> &PathBuf {
+        let i = self
+            .segments
+            .partition_point(|(number, _)| *number < segment);
+        &self.segments[i].1
+    }
+}
+
+/// Reads a run, holds it against its checksum and decodes it into `raw`; the
+/// inner error says what is wrong with it.
+pub(super) fn read_run(
+    file: &File,
+    offset: u64,
+    run: &Run,
+    page_shift: u32,
+    stored: &mut Vec<u8>,
+    raw: &mut Vec<u8>,
+) -> Result<Result<(), String>, StoreError> {
+    stored.resize(run.stored_len as usize, 0);
+    raw.resize((run.pages as usize) << page_shift, 0);
+    match file.read_exact_at(stored, offset) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            return Ok(Err(format!("{} are cut off", run.name())));
+        }
+        Err(error) => return Err(StoreError::io("read", file.path())(error)),
+    }
+    Ok(if crc32c::crc32c(stored) != run.crc {
+        Err(format!("{} are damaged", run.name()))
+    } else if !codec::decode(run.codec, stored, raw) {
+        Err(format!("{} cannot be decompressed", run.name()))
+    } else {
+        Ok(())
+    })
+}
+
+/// The parts of runs that make up an epoch, in the order of the files.
+pub(super) fn plan(chain: &Chain, epoch: u64) -> Result<Vec<Piece>, StoreError> {
+    let limit = chain.restorable(epoch)?.info.arena_len_pages;
+    let mut covered = PageSet::default();
+    let mut plan = Vec::new();
+    let mut open: Option<(u64, File)> = None;
+    for record in chain.lineage(epoch) {
+        let segment = record.info.segment;
+        if open.as_ref().is_none_or(|(number, _)| *number != segment) {
+            open = Some((segment, chain.open_segment(segment)?));
+        }
+        let Some((_, file)) = &open else {
+            unreachable!("opened above")
+        };
+        let runs = chain
+            .record_file(record, file)
+            .runs(&record.header)?
+            .map_err(|(offset, what)| chain.damaged_now(record, offset, what, epoch))?;
+        for run in runs {
+            for live in covered.insert(run.pgoff.min(limit)..run.end().min(limit)) {
+                if run.codec != Codec::Zero {
+                    let offset = record.info.offset + run.data_off;
+                    plan.push(Piece {
+                        epoch: record.info.epoch,
+                        segment,
+                        offset,
+                        run,
+                        live,
+                    });
+                }
+            }
+        }
+    }
+    plan.sort_by_key(|piece| (piece.segment, piece.offset, piece.live.start));
+    Ok(plan)
+}

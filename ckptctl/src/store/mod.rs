@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The chain: a directory of durable commits from which any kept epoch can be
+//! restored. `docs/format.md` specifies what is on disk.
+//!
+//! Data flows one way: [`Writer`] turns pages into records and appends them to
+//! segments; [`Chain`] finds the records, and [`Loader`] brings the pages of an
+//! epoch back.
+
+mod append;
+mod chain;
+mod codec;
+mod damage;
+mod error;
+mod format;
+mod index;
+mod loader;
+mod lock;
+mod meta;
+mod page_set;
+mod record;
+mod scan;
+mod segment;
+mod writer;
+
+pub use append::PageSink;
+pub use chain::Chain;
+pub use damage::Damage;
+pub use damage::EpochRanges;
+pub use damage::TornTail;
+pub use error::StoreError;
+pub use format::Kind;
+pub use loader::Loader;
+pub use loader::PageRun;
+pub use meta::CommitMeta;
+pub use meta::Identity;
+pub use meta::RegionEntry;
+pub use record::CommitInfo;
+pub use writer::Options;
+pub use writer::Recovery;
+pub use writer::Writer;

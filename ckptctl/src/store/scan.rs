@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Finds out what is in a chain's directory: reads all headers, footers, metas
+//! and indexes, no page data, and tells sound records, damage and a torn tail
+//! apart by the rules of `docs/format.md` section 5. Changes nothing.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::path::PathBuf;
+
+use super::damage::Damage;
+use super::damage::TornTail;
+use super::error::StoreError;
+use super::format::BLOCK;
+use super::format::HEADER_BYTES;
+use super::format::RecordHeader;
+use super::record::Place;
+use super::record::Record;
+use super::record::RecordFile;
+use super::segment;
+use super::segment::FirstBlock;
+use super::segment::Name;
+use crate::sys::file;
+use crate::sys::file::File;
+
+/// What is in a chain's directory.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Scan {
+    pub chain_id: [u8; 16],
+    /// In the order of the files, so by ascending epoch.
+    pub records: Vec<Record>,
+    pub damage: Vec<Damage>,
+    pub torn: Option<TornTail>,
+    /// Number, path and length of every segment, ascending.
+    pub segments: Vec<SegmentFile>,
+    /// Where the next record goes in the last segment, when it is sound up to there.
+    pub end: Option<u64>,
+    /// When it is not: the segment and where in it damage begins, if giving up
+    /// what is there from then on would make the end sound.
+    pub sound_end: Option<(PathBuf, u64)>,
+    /// Highest epoch that any header or footer names.
+    pub newest: u64,
+    /// Features in use that a writer would have to know.
+    pub unknown_to_writers: Option<(PathBuf, u64)>,
+    /// Names that are segments whose creation was interrupted.
+    pub unfinished: Vec<PathBuf>,
+    /// Names that are not part of a chain.
+    pub strangers: Vec<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct SegmentFile {
+    pub number: u64,
+    pub path: PathBuf,
+    pub len: u64,
+}
+
+impl Scan {
+    /// Looks at `dir`; a directory without segments gives a scan without any.
+    pub(super) fn of(dir: &Path) -> Result<Scan, StoreError> {
+        let mut scan = Scan::default();
+        let names = file::list_dir(dir).map_err(StoreError::io("read", dir))?;
+        let mut numbers = Vec::new();
+        for name in names {
+            match Name::parse(&name) {
+                Name::Segment(number) => numbers.push(number),
+                Name::Unfinished => scan.unfinished.push(dir.join(name)),
+                Name::Lock => {}
+                Name::Stranger => scan.strangers.push(dir.join(name)),
+            }
+        }
+        scan.read_segments(dir, &numbers)?;
+        scan.settle();
+        Ok(scan)
+    }
+
+    fn read_segments(&mut self, dir: &Path, numbers: &[u64]) -> Result<(), StoreError> {
+        let mut first_blocks = Vec::new();
+        for &number in numbers {
+            let path = dir.join(segment::name(number));
+            let file = File::open(&path).map_err(StoreError::io("open", &path))?;
+            let len = file.len_bytes().map_err(StoreError::io("measure", &path))?;
+            let mut block = vec![0; len.min(BLOCK) as usize];
+            file.read_exact_at(&mut block, 0)
+                .map_err(StoreError::io("read", &path))?;
+            let block = FirstBlock::parse(&block).map_err(|what| StoreError::Unsupported {
+                file: path.clone(),
+                what,
+            })?;
+            self.segments.push(SegmentFile { number, path, len });
+            first_blocks.push((file, block));
+        }
+        // Without any header, the records say which chain they are of.
+        let chain_id = first_blocks
+            .iter()
+            .find_map(|(_, block)| Some(block.header?.chain_id));
+        self.chain_id = match chain_id {
+            Some(id) => id,
+            None => self.chain_id_from_records(&first_blocks)?,
+        };
+        let mut expected = 1;
+        for (i, (file, block)) in first_blocks.iter().enumerate() {
+            let number = self.segments[i].number;
+            for missing in expected..number.min(expected + 1) {
+                let path = dir.join(segment::name(missing));
+                let what = match number - expected {
+                    1 => "this segment is missing".into(),
+                    more => format!("this segment and the {} after it are missing", more - 1),
+                };
+                self.add_damage(&path, 0, what, vec![]);
+            }
+            expected = number + 1;
+            self.read_segment(i, file, block)?;
+        }
+        Ok(())
+    }
+
+    fn chain_id_from_records(&self, files: &[(File, FirstBlock)]) -> Result<[u8; 16], StoreError> {
+        for ((file, _), segment) in files.iter().zip(&self.segments) {
+            for offset in (BLOCK..segment.len).step_by(BLOCK as usize) {
+                let mut bytes = vec![0; HEADER_BYTES.min(segment.len - offset) as usize];
+                file.read_exact_at(&mut bytes, offset)
+                    .map_err(StoreError::io("read", &segment.path))?;
+                let own = RecordHeader::parse(&bytes).filter(|header| {
+                    header.offset.get() == offset && header.segment.get() == segment.number
+                });
+                if let Some(header) = own {
+                    return Ok(header.chain_id);
+                }
+            }
+        }
+        Ok([0; 16])
+    }
+
+    fn read_segment(
+        &mut self,
+        i: usize,
+        file: &File,
+        block: &FirstBlock,
+    ) -> Result<(), StoreError> {
+        let SegmentFile { number, path, len } = self.segments[i].clone();
+        let last = i + 1 == self.segments.len();
+        let follows = i == 0 && number == 1 || i > 0 && self.segments[i - 1].number + 1 == number;
+        let mut previous_is_sound = follows && (i == 0 || self.end.is_some());
+        let first_record = self.records.len();
+        if let Some(header) = &block.header {
+            if header.chain_id != self.chain_id || header.segment.get() != number {
+                let what = "its header says that it is another segment, or of another chain";
+                self.add_damage(&path, 0, what.into(), vec![]);
+                self.end = None;
+                self.sound_end = None;
+                return Ok(());
+            }
+            if let Some(at) = block.damaged_at {
+                self.add_damage(
+                    &path,
+                    at,
+                    "a byte of its first block is wrong".into(),
+                    vec![],
+                );
+            }
+            if header.features_ro_compat.get() != 0 {
+                self.unknown_to_writers = Some((path.clone(), header.features_ro_compat.get()));
+            }
+            if i > 0 && previous_is_sound {
+                previous_is_sound =
+                    self.check_seal(i - 1, header.prev_len.get(), &header.prev_hash);
+            }
+        }
+        let record_file = RecordFile {
+            file,
+            path: &path,
+            len,
+            number,
+            chain_id: self.chain_id,
+        };
+        self.walk(&record_file, last)?;
+        if block.header.is_none() {
+            let what = "both copies of its header are damaged, so what is in it cannot be used";
+            let mut hit = Vec::new();
+            for record in &mut self.records[first_record..] {
+                record.sound = false;
+                hit.push(record.info.epoch);
+            }
+            self.add_damage(&path, 0, what.into(), hit);
+            self.end = None;
+            self.sound_end = None;
+        } else if self.end == Some(BLOCK) && !previous_is_sound {
+            // The last record of the chain is in an earlier segment, and not sound.
+            self.end = None;
+            self.sound_end = None;
+        }
+        Ok(())
+    }
+
+    /// Holds a finished segment against what the next one says about it; false when
+    /// they differ.
+    fn check_seal(&mut self, i: usize, prev_len: u64, prev_hash: &[u8; 32]) -> bool {
+        let SegmentFile { path, len, .. } = self.segments[i].clone();
+        let last_hash = self
+            .records
+            .last()
+            .map_or([0; 32], |record| record.info.hash);
+        if len != prev_len {
+            let what = format!("it has {len} bytes, and had {prev_len} when it was finished");
+            self.add_damage(&path, len.min(prev_len), what, vec![]);
+            false
+        } else if last_hash != *prev_hash {
+            let what = "it does not end with the record with which it was finished".into();
+            self.add_damage(&path, len, what, vec![]);
+            false
+        } else {
+            true
+        }
+    }
+
+    /// Goes over the records of a segment. Leaves in `end` where the next record
+    /// goes if all is well there.
+    fn walk(&mut self, file: &RecordFile<'_>, last: bool) -> Result<(), StoreError> {
+        let mut at = BLOCK;
+        self.end = Some(at);
+        self.sound_end = Some((file.path.to_owned(), at));
+        while at < file.len {
+            let header = match file.header_at(at)? {
+                Place::Intact(header) => header,
+                place => match self.step_over(file, at, &place, last)? {
+                    Some(next) => {
+                        at = next;
+                        continue;
+                    }
+                    None => return Ok(()),
+                },
+            };
+            let epoch = header.epoch.get();
+            let end = at + header.total_len.get();
+            let footer = if end <= file.len {
+                Some(file.footer_before(end)?)
+            } else {
+                None
+            };
+            let checked = match footer {
+                None | Some(Place::Zero) if last && end >= file.len => {
+                    self.torn = Some(file.torn(at, Some(epoch)));
+                    return Ok(());
+                }
+                _ if epoch <= self.newest => Err((
+                    at,
+                    format!("epoch {epoch} stands behind epoch {}", self.newest),
+                )),
+                None => Err((file.len, format!("it ends in the middle of epoch {epoch}"))),
+                Some(footer) => file.check(&header, &footer)?,
+            };
+            match checked {
+                Ok(record) => {
+                    self.records.push(record);
+                    self.end = Some(end);
+                    self.sound_end = Some((file.path.to_owned(), end));
+                }
+                Err((offset, what)) => {
+                    self.end = None;
+                    let known = epoch <= self.newest;
+                    if !known {
+                        self.records.push(Record::new(&header, None));
+                    }
+                    let hit = if known { vec![] } else { vec![epoch] };
+                    self.add_damage(file.path, offset, what, hit);
+                }
+            }
+            self.newest = self.newest.max(epoch);
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Handles a place without an intact header: a torn tail (`None`), or damage
+    /// and where the walk goes on.
+    fn step_over(
+        &mut self,
+        file: &RecordFile<'_>,
+        at: u64,
+        place: &Place<RecordHeader>,
+        last: bool,
+    ) -> Result<Option<u64>, StoreError> {
+        let short = file.len - at < HEADER_BYTES;
+        if last && short {
+            self.torn = Some(file.torn(at, None));
+            return Ok(None);
+        }
+        let next = file.next_intact(at)?;
+        if last && next.is_none() && matches!(place, Place::Zero) {
+            self.torn = Some(file.torn(at, None));
+            return Ok(None);
+        }
+        self.end = None;
+        let hit = next
+            .iter()
+            .filter_map(|next| next.ended_epoch)
+            .collect::<Vec<_>>();
+        for &epoch in &hit {
+            self.newest = self.newest.max(epoch);
+        }
+        let what = match (&next, place) {
+            (_, Place::Zero) => "zeros stand where a record should begin",
+            _ if short => "it is cut off in the middle of a record's header",
+            _ => "the header of a record is damaged",
+        };
+        self.add_damage(file.path, at, what.into(), hit);
+        Ok(next.map(|next| next.at))
+    }
+
+    fn add_damage(&mut self, file: &Path, offset: u64, what: String, hit: Vec<u64>) {
+        self.damage.push(Damage {
+            file: file.to_owned(),
+            offset,
+            what,
+            lost: hit,
+        });
+    }
+
+    /// Follows the links from record to parent, and from damage to what it costs.
+    fn settle(&mut self) {
+        let mut by_epoch = HashMap::new();
+        let known_lost: Vec<u64> = self
+            .damage
+            .iter()
+            .flat_map(|damage| damage.lost.clone())
+            .collect();
+        for i in 0..self.records.len() {
+            let record = &self.records[i];
+            let (epoch, at) = (record.info.epoch, record.info.offset);
+            if let (true, Some(parent)) = (record.sound, record.info.parent) {
+                let broken_link = match by_epoch.get(&parent).map(|&j: &usize| &self.records[j]) {
+                    None if known_lost.contains(&parent) => None,
+                    None => Some(format!(
+                        "epoch {parent}, on which epoch {epoch} builds, is missing"
+                    )),
+                    Some(parent) if !parent.sound => None,
+                    Some(parent)
+                        if parent.info.hash == record.parent_hash
+                            && parent.info.page_shift == record.info.page_shift =>
+                    {
+                        None
+                    }
+                    Some(_) => Some(format!(
+                        "epoch {epoch} does not build on this epoch {parent}"
+                    )),
+                };
+                if let Some(what) = broken_link {
+                    let path = self.path_of(record.info.segment).to_owned();
+                    self.records[i].sound = false;
+                    self.add_damage(&path, at, what, vec![epoch]);
+                }
+            } else if record.sound && record.parent_hash != [0; 32] {
+                let what = format!("epoch {epoch} has no parent, but the hash of one");
+                let path = self.path_of(record.info.segment).to_owned();
+                self.records[i].sound = false;
+                self.add_damage(&path, at, what, vec![epoch]);
+            }
+            by_epoch.entry(epoch).or_insert(i);
+        }
+        for record in &mut self.records {
+            record.info.restorable = record.sound;
+        }
+        for i in 0..self.records.len() {
+            let parent = self.records[i].info.parent;
+            let parent_restorable = parent.is_none_or(|parent| {
+                by_epoch
+                    .get(&parent)
+                    .is_some_and(|&j| self.records[j].info.restorable)
+            });
+            self.records[i].info.restorable &= parent_restorable;
+        }
+        for i in 0..self.damage.len() {
+            self.damage[i].lost = descendants(&self.records, &self.damage[i].lost);
+        }
+    }
+
+    /// The file of a segment that has records.
+    pub(super) fn path_of(&self, number: u64) -> &Path {
+        let i = self
+            .segments
+            .partition_point(|segment| segment.number < number);
+        &self.segments[i].path
+    }
+}
+
+/// The epochs in `roots` and all that descend from them, ascending.
+pub(super) fn descendants(records: &[Record], roots: &[u64]) -> Vec<u64> {
+    let mut lost: std::collections::BTreeSet<u64> = roots.iter().copied().collect();
+    for record in records {
+        if record
+            .info
+            .parent
+            .is_some_and(|parent| lost.contains(&parent))
+        {
+            lost.insert(record.info.epoch);
+        }
+    }
+    lost.into_iter().collect()
+}

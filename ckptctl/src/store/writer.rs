@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The writing side of a chain.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use super::append;
+use super::append::PageSink;
+use super::append::Position;
+use super::chain::Chain;
+use super::damage::Damage;
+use super::damage::TornTail;
+use super::error::StoreError;
+use super::format::BLOCK;
+use super::format::SegmentFields;
+use super::lock::WriterLock;
+use super::meta::CommitMeta;
+use super::record::CommitInfo;
+use super::scan::Scan;
+use super::scan::SegmentFile;
+use super::segment;
+use super::segment::Name;
+use crate::sys::file;
+use crate::sys::file::File;
+
+/// How a chain is written.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A new segment is begun when the last one has reached this length.
+    pub segment_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            segment_bytes: 256 << 20,
+        }
+    }
+}
+
+/// What opening a chain for writing found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// There was no chain, now there is an empty one.
+    pub created: bool,
+    /// An append that never became durable, cut off.
+    pub torn: Option<TornTail>,
+    /// Segments whose creation was interrupted, removed.
+    pub removed: Vec<PathBuf>,
+    /// Damage that does not hinder writing. It was left as it is.
+    pub damage: Vec<Damage>,
+}
+
+/// The only writer of a chain, until it is dropped or the process ends.
+#[derive(Debug)]
+pub struct Writer {
+    _lock: WriterLock,
+    chain: Chain,
+    options: Options,
+    /// The last segment.
+    file: File,
+    /// Where the next record goes in it.
+    end: u64,
+    /// Something may stand behind `end`.
+    unfinished: bool,
+    poisoned: Option<String>,
+}
+
+impl Writer {
+    /// Opens the chain in a directory, or begins one in a directory that is
+    /// empty or not there (its parent must be). What a crash left is cut off;
+    /// see [`Recovery`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Locked`] when another writer has it, [`StoreError::Damaged`]
+    /// when the end of the chain is damaged, [`StoreError::NotEmpty`],
+    /// [`StoreError::Unsupported`], [`StoreError::Io`].
+    pub fn open_or_create(
+        dir: impl Into<PathBuf>,
+        options: Options,
+    ) -> Result<(Writer, Recovery), StoreError> {
+        let dir = dir.into();
+        prepare_dir(&dir)?;
+        let lock = WriterLock::take(&dir)?;
+        let mut scan = Scan::of(&dir)?;
+        let mut recovery = Recovery::default();
+        if let Some((file, features)) = &scan.unknown_to_writers {
+            let what =
+                format!("can be read, but not written, without knowing features {features:#x}");
+            return Err(StoreError::Unsupported {
+                file: file.clone(),
+                what,
+            });
+        }
+        if scan.segments.is_empty() {
+            begin(&dir, &mut scan)?;
+            recovery.created = true;
+        }
+        for path in std::mem::take(&mut scan.unfinished) {
+            file::unlink(&path).map_err(StoreError::io("remove", &path))?;
+            recovery.removed.push(path);
+        }
+        let Some(end) = scan.end else {
+            return Err(refuse(Chain { dir, scan }));
+        };
+        let Some(last) = scan.segments.last_mut() else {
+            unreachable!("begun above")
+        };
+        let file = File::create(&last.path).map_err(StoreError::io("open", &last.path))?;
+        if last.len > end {
+            file.truncate(end)
+                .map_err(StoreError::io("truncate", &last.path))?;
+            file.sync_data()
+                .map_err(StoreError::io("sync", &last.path))?;
+            last.len = end;
+        }
+        recovery.torn = scan.torn.take();
+        recovery.damage = scan.damage.clone();
+        let writer = Writer {
+            _lock: lock,
+            chain: Chain { dir, scan },
+            options,
+            file,
+            end,
+            unfinished: false,
+            poisoned: None,
+        };
+        Ok((writer, recovery))
+    }
+
+    /// The chain, with everything that was appended.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// Appends a commit with its pages; see [`Writer::append_with`].
+    pub fn append<'p>(
+        &mut self,
+        meta: &CommitMeta,
+        runs: impl IntoIterator<Item = (u64, &'p [u8])>,
+    ) -> Result<&CommitInfo, StoreError> {
+        self.append_with(meta, |sink| {
+            runs.into_iter()
+                .try_for_each(|(pgoff, bytes)| sink.push(pgoff, bytes))
+        })
+    }
+
+    /// Appends a commit, whose pages `fill` gives. It is durable when this
+    /// returns `Ok`. When it fails, the chain is as it was and the next append
+    /// can work.
+    ///
+    /// # Errors
+    ///
+    /// What `fill` returned; [`StoreError::EpochOrder`]; [`StoreError::NoSuchEpoch`]
+    /// or [`StoreError::Damaged`] for the parent; [`StoreError::Invalid`];
+    /// [`StoreError::NoSpace`]; [`StoreError::Io`]; [`StoreError::Poisoned`] when
+    /// what was written could not be taken back, and from then on.
+    pub fn append_with<E: From<StoreError>>(
+        &mut self,
+        meta: &CommitMeta,
+        fill: impl FnOnce(&mut PageSink<'_>) -> Result<(), E>,
+    ) -> Result<&CommitInfo, E> {
+        self.undo()?;
+        let parent_hash = self.check(meta)?;
+        if self.end >= self.options.segment_bytes && self.end > BLOCK {
+            self.next_segment()
+                .map_err(|error| append::name_full(error, meta.epoch))?;
+        }
+        let Some(last) = self.chain.scan.segments.last() else {
+            unreachable!("has one")
+        };
+        let position = Position {
+            chain_id: self.chain.scan.chain_id,
+            segment: last.number,
+            offset: self.end,
+            parent_hash,
+        };
+        self.unfinished = true;
+        let record = match append::append(&self.file, meta, &position, fill) {
+            Ok(record) => record,
+            Err(error) => {
+                self.undo()?;
+                return Err(error);
+            }
+        };
+        self.unfinished = false;
+        self.end += record.info.stored_bytes;
+        let scan = &mut self.chain.scan;
+        scan.newest = meta.epoch;
+        scan.end = Some(self.end);
+        if let Some(last) = scan.segments.last_mut() {
+            last.len = self.end;
+        }
+        let at = scan.records.len();
+        scan.records.push(record);
+        Ok(&scan.records[at].info)
+    }
+
+    /// Whether a commit can be appended; the hash it is chained to.
+    fn check(&self, meta: &CommitMeta) -> Result<[u8; 32], StoreError> {
+        let newest = self.chain.scan.newest;
+        if meta.epoch <= newest {
+            let dir = self.chain.dir.clone();
+            return Err(StoreError::EpochOrder {
+                dir,
+                epoch: meta.epoch,
+                newest,
+            });
+        }
+        let Some(parent) = meta.parent else {
+            return Ok([0; 32]);
+        };
+        let parent = &self.chain.restorable(parent)?.info;
+        if parent.page_shift != meta.page_shift {
+            let what = format!(
+                "its pages have 2^{} bytes, those of epoch {} have 2^{}: begin a new chain",
+                meta.page_shift, parent.epoch, parent.page_shift
+            );
+            return Err(StoreError::Invalid {
+                epoch: meta.epoch,
+                what,
+            });
+        }
+        Ok(parent.hash)
+    }
+
+    fn next_segment(&mut self) -> Result<(), StoreError> {
+        let scan = &mut self.chain.scan;
+        let Some(last) = scan.segments.last() else {
+            unreachable!("has one")
+        };
+        let fields = SegmentFields {
+            chain_id: scan.chain_id,
+            segment: last.number + 1,
+            created_ns: now_ns(),
+            prev_len: self.end,
+            prev_hash: scan
+                .records
+                .last()
+                .map_or([0; 32], |record| record.info.hash),
+        };
+        let file = segment::create(&self.chain.dir, &fields)?;
+        scan.segments.push(SegmentFile {
+            number: fields.segment,
+            path: file.path().to_owned(),
+            len: BLOCK,
+        });
+        self.file = file;
+        self.end = BLOCK;
+        Ok(())
+    }
+
+    /// Cuts off what a failed append left.
+    fn undo(&mut self) -> Result<(), StoreError> {
+        if self.poisoned.is_none() && self.unfinished {
+            match self
+                .file
+                .truncate(self.end)
+                .and_then(|()| self.file.sync_data())
+            {
+                Ok(()) => self.unfinished = false,
+                Err(error) => {
+                    self.poisoned =
+                        Some(format!("a failed append could not be taken back: {error}"));
+                }
+            }
+        }
+        match &self.poisoned {
+            None => Ok(()),
+            Some(why) => Err(StoreError::Poisoned {
+                dir: self.chain.dir.clone(),
+                why: why.clone(),
+            }),
+        }
+    }
+}
+
+/// Makes the directory, or makes sure that it is one for a chain.
+fn prepare_dir(dir: &Path) -> Result<(), StoreError> {
+    if file::make_dir(dir).map_err(StoreError::io("create", dir))? {
+        let parent = match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        return file::sync_dir(parent).map_err(StoreError::io("sync", parent));
+    }
+    let names = file::list_dir(dir).map_err(StoreError::io("read", dir))?;
+    let mut stranger = None;
+    for name in names {
+        match Name::parse(&name) {
+            Name::Segment(_) => return Ok(()),
+            Name::Stranger => stranger = Some(name),
+            Name::Unfinished | Name::Lock => {}
+        }
+    }
+    match stranger {
+        Some(name) => Err(StoreError::NotEmpty {
+            dir: dir.to_owned(),
+            name: name.into(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Makes the first segment.
+fn begin(dir: &Path, scan: &mut Scan) -> Result<(), StoreError> {
+    getrandom::fill(&mut scan.chain_id)
+        .map_err(|error| StoreError::io("get random bytes for", dir)(error.into()))?;
+    let fields = SegmentFields {
+        chain_id: scan.chain_id,
+        segment: 1,
+        created_ns: now_ns(),
+        prev_len: 0,
+        prev_hash: [0; 32],
+    };
+    let file = segment::create(dir, &fields)?;
+    let path = file.path().to_owned();
+    scan.segments.push(SegmentFile {
+        number: 1,
+        path,
+        len: BLOCK,
+    });
+    scan.end = Some(BLOCK);
+    Ok(())
+}
+
+/// The error for a chain whose end is damaged.
+fn refuse(chain: Chain) -> StoreError {
+    let damage = chain.scan.damage.last().cloned();
+    let Some(damage) = damage else {
+        unreachable!("only damage takes the end away")
+    };
+    let advice = match &chain.scan.sound_end {
+        Some((path, end)) => format!(
+            "Nothing can be appended behind damage. To give up what is damaged, keep a copy of {} \
+             and run `truncate -s {end} {}`; or use a new directory",
+            chain.dir.display(),
+            path.display()
+        ),
+        None => format!(
+            "Nothing can be appended behind damage: go back to a copy of {}, or use a new directory",
+            chain.dir.display()
+        ),
+    };
+    StoreError::Damaged {
+        damage: Box::new(damage),
+        advice,
+    }
+}
+
+fn now_ns() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The file-system calls of the chain.
+//!
+//! Every one of them goes through [`call`], which under test first asks a fake
+//! what shall become of it. So a test can make any call fail, cut any write
+//! short, or keep a log of what would be on the disk after a power failure.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use nix::fcntl::Flock;
+use nix::fcntl::FlockArg;
+
+/// A call, as the fake sees it.
+#[derive(Debug)]
+pub enum FileCall<'a> {
+    /// `mkdir(2)`.
+    MakeDir(&'a Path),
+    /// `opendir(3)` and what follows.
+    ListDir(&'a Path),
+    /// `fsync(2)` of a directory.
+    SyncDir(&'a Path),
+    /// `open(2)` for reading.
+    Open(&'a Path),
+    /// `open(2)` for reading and writing, made if it is not there.
+    Create(&'a Path),
+    /// `fstat(2)`.
+    Len(&'a Path),
+    /// `pread(2)`: file, offset, length.
+    Read(&'a Path, u64, usize),
+    /// `pwrite(2)`: file, offset, content.
+    Write(&'a Path, u64, &'a [u8]),
+    /// `fdatasync(2)`.
+    SyncData(&'a Path),
+    /// `ftruncate(2)`.
+    Truncate(&'a Path, u64),
+    /// `flock(2)`, exclusive and without waiting.
+    Lock(&'a Path),
+    /// `rename(2)`.
+    Rename(&'a Path, &'a Path),
+    /// `unlink(2)`.
+    Unlink(&'a Path),
+}
+
+/// A write that shall end early: after so many bytes, with this error.
+type Cut = Option<(usize, io::Error)>;
+
+#[cfg(not(test))]
+fn gate(_what: &FileCall<'_>) -> io::Result<Cut> {
+    Ok(None)
+}
+
+#[cfg(test)]
+use fake::gate;
+
+/// Makes a call, unless the fake has something against it.
+fn call<T>(what: &FileCall<'_>, real: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    match gate(what)? {
+        None => real(),
+        Some((_, error)) => Err(error),
+    }
+}
+
+/// Makes a write, or the part of it that the fake allows.
+fn call_write(
+    what: &FileCall<'_>,
+    bytes: &[u8],
+    real: impl FnOnce(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    match gate(what)? {
+        None => real(bytes),
+        Some((length, error)) => {
+            real(&bytes[..length.min(bytes.len())])?;
+            Err(error)
+        }
+    }
+}
+
+/// An open file that knows its name.
+#[derive(Debug)]
+pub struct File {
+    file: fs::File,
+    path: PathBuf,
+}
+
+impl File {
+    /// Opens an existing file for reading.
+    pub fn open(path: &Path) -> io::Result<File> {
+        call(&FileCall::Open(path), || {
+            let file = fs::File::open(path)?;
+            Ok(File {
+                file,
+                path: path.to_owned(),
+            })
+        })
+    }
+
+    /// Opens a file for reading and writing; one that is not there is made,
+    /// for its owner's eyes only.
+    pub fn create(path: &Path) -> io::Result<File> {
+        call(&FileCall::Create(path), || {
+            let file = fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(path)?;
+            Ok(File {
+                file,
+                path: path.to_owned(),
+            })
+        })
+    }
+
+    /// The name under which it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its length in bytes.
+    pub fn len_bytes(&self) -> io::Result<u64> {
+        call(&FileCall::Len(&self.path), || {
+            Ok(self.file.metadata()?.len())
+        })
+    }
+
+    /// Fills `bytes` from `offset`; `UnexpectedEof` when the file ends before.
+    pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        call(&FileCall::Read(&self.path, offset, bytes.len()), || {
+            self.file.read_exact_at(bytes, offset)
+        })
+    }
+
+    /// Writes all of `bytes` at `offset`. When it fails, any part may be written.
+    pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        call_write(
+            &FileCall::Write(&self.path, offset, bytes),
+            bytes,
+            |bytes| self.file.write_all_at(bytes, offset),
+        )
+    }
+
+    /// Returns when content and length are on the disk.
+    pub fn sync_data(&self) -> io::Result<()> {
+        call(&FileCall::SyncData(&self.path), || self.file.sync_data())
+    }
+
+    /// Cuts the file, or extends it with zeros.
+    pub fn truncate(&self, len: u64) -> io::Result<()> {
+        call(&FileCall::Truncate(&self.path, len), || {
+            self.file.set_len(len)
+        })
+    }
+
+    /// Takes the exclusive lock without waiting; `Ok(Err(file))` gives the file
+    /// back when somebody else has it.
+    ///
+    /// The lock goes with the open file description: closing the file or the
+    /// end of the process releases it, but a forked child keeps it.
+    pub fn lock(self) -> io::Result<Result<LockedFile, File>> {
+        let path = self.path.clone();
+        call(&FileCall::Lock(&path), || {
+            match Flock::lock(self.file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => Ok(Ok(LockedFile {
+                    lock,
+                    path: self.path,
+                })),
+                Err((file, nix::Error::EWOULDBLOCK)) => Ok(Err(File {
+                    file,
+                    path: self.path,
+                })),
+                Err((_, errno)) => Err(errno.into()),
+            }
+        })
+    }
+
+    /// The whole of a small file, at most `limit` bytes of it.
+    pub fn read_start(&self, limit: usize) -> io::Result<Vec<u8>> {
+        call(&FileCall::Read(&self.path, 0, limit), || {
+            let mut bytes = vec![0; limit];
+            let length = self.file.read_at(&mut bytes, 0)?;
+            bytes.truncate(length);
+            Ok(bytes)
+        })
+    }
+}
+
+/// A file whose exclusive lock is held until this is dropped.
+#[derive(Debug)]
+pub struct LockedFile {
+    lock: Flock<fs::File>,
+    path: PathBuf,
+}
+
+impl LockedFile {
+    /// Replaces the whole content.
+    pub fn set_content(&self, bytes: &[u8]) -> io::Result<()> {
+        call(&FileCall::Truncate(&self.path, 0), || self.lock.set_len(0))?;
+        call_write(&FileCall::Write(&self.path, 0, bytes), bytes, |bytes| {
+            self.lock.write_all_at(bytes, 0)
+        })
+    }
+}
+
+/// Makes a directory for its owner's eyes only; false when there is one.
+pub fn make_dir(path: &Path) -> io::Result<bool> {
+    call(&FileCall::MakeDir(path), || {
+        match fs::DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    })
+}
+
+/// The names in a directory, sorted.
+pub fn list_dir(path: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+    call(&FileCall::ListDir(path), || {
+        let mut names = fs::read_dir(path)?
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    })
+}
+
+/// Returns when the names in a directory are on the disk.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    call(&FileCall::SyncDir(path), || {
+        fs::File::open(path)?.sync_all()
+    })
+}
+
+/// Gives a file another name in the same file system, at once.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    call(&FileCall::Rename(from, to), || fs::rename(from, to))
+}
+
+/// Removes a file's name.
+pub fn unlink(path: &Path) -> io::Result<()> {
+    call(&FileCall::Unlink(path), || fs::remove_file(path))
+}
+
+/// Lets a test decide what becomes of a call.
+#[cfg(test)]
+pub(crate) mod fake {
+    use std::cell::RefCell;
+    use std::io;
+
+    use super::FileCall;
+
+    /// What shall become of a call.
+    pub(crate) enum Verdict {
+        /// It is made.
+        Go,
+        /// It is not made and fails with this errno.
+        Fail(i32),
+        /// A write: so many bytes are written, then it fails with this errno.
+        CutWrite(usize, i32),
+    }
+
+    type Hook = Box<dyn FnMut(&FileCall<'_>) -> Verdict>;
+
+    thread_local! {
+        static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
+    }
+
+    /// Runs `body` while `hook` decides about every call of this thread.
+    pub(crate) fn with<R>(
+        hook: impl FnMut(&FileCall<'_>) -> Verdict + 'static,
+        body: impl FnOnce() -> R,
+    ) -> R {
+        struct Restore(Option<Hook>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                HOOK.set(self.0.take());
+            }
+        }
+        let _restore = Restore(HOOK.replace(Some(Box::new(hook))));
+        body()
+    }
+
+    pub(super) fn gate(what: &FileCall<'_>) -> io::Result<super::Cut> {
+        let verdict =
+            HOOK.with_borrow_mut(|hook| hook.as_mut().map_or(Verdict::Go, |hook| hook(what)));
+        match verdict {
+            Verdict::Go => Ok(None),
+            Verdict::Fail(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Verdict::CutWrite(length, errno) => {
+                Ok(Some((length, io::Error::from_raw_os_error(errno))))
+            }
+        }
+    }
+}
