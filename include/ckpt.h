@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * libckpt: memory that remembers what changed.
+ *
+ * A program keeps its state in an *arena*, and *commits* when that state makes sense. Each
+ * commit saves the pages that changed since the one before to a *chain*, a folder. When the
+ * program starts again, ckpt_open() restores the newest commit: the same bytes at the same
+ * addresses.
+ *
+ *     struct ckpt_options options = CKPT_OPTIONS_INIT;
+ *     options.dir = "state";
+ *     ckpt_t *ctx;
+ *     if (ckpt_open(&options, &ctx) < 0)
+ *             errx(1, "%s", ckpt_errmsg(NULL));
+ *     struct counter *counter = ckpt_root(ctx);
+ *     if (!counter) {
+ *             counter = ckpt_calloc(ctx, 1, sizeof *counter);
+ *             ckpt_set_root(ctx, counter);
+ *     }
+ *     for (;;) {
+ *             counter->value++;
+ *             ckpt_commit(ctx, NULL);
+ *     }
+ *
+ * Start it with `ckptctl run -- ./program`, which gives it the same memory layout each time.
+ *
+ * WHAT SURVIVES
+ *   What is in the arena: regions and what ckpt_malloc() gave. Pointers from the arena into
+ *   the arena are good after a restore. Pointers from the arena to code or to global data are
+ *   good only in the same executable at the same address; a restore anywhere else is refused,
+ *   unless CKPT_NO_CODE_POINTERS says that there are none. Files, sockets, threads, the stack
+ *   and the ordinary heap do not survive: the program makes them again.
+ *
+ * RETURN VALUES
+ *   Functions that return int return 0, or a negative error number: the negative of one of
+ *   errno.h's, as documented at each. Functions that return a pointer return NULL and leave
+ *   the number in ckpt_error(). ckpt_errmsg() tells what happened and what to do about it.
+ *   Every function may be called with NULL or with a context that was closed: -EINVAL, or the
+ *   function's neutral value.
+ *
+ * THREADS
+ *   A context may be used from any thread. ckpt_malloc() and its kin may run at the same time
+ *   as each other. ckpt_commit() saves the arena as it is: the program sees to it that no
+ *   other thread writes to the arena between its call and its return. A write at that time
+ *   damages nothing, but it may be half in the commit; the next commit has all of it. Calls
+ *   that change the context itself (open, close, region, grow, hook, commit) take turns.
+ *   A hook may call any function but ckpt_commit(), ckpt_close() and ckpt_hook().
+ *
+ * FORK
+ *   A child does not have the arena: touching it is SIGSEGV. The child must not use the
+ *   context; every function refuses with -EPERM there.
+ */
+#ifndef CKPT_H
+#define CKPT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CKPT_VERSION_MAJOR 0
+#define CKPT_VERSION_MINOR 1
+#define CKPT_VERSION_PATCH 0
+
+/* An open context: one arena and one chain. */
+typedef struct ckpt ckpt_t;
+
+/* The state holds no pointers to code or to global data. ckpt_options.flags */
+#define CKPT_NO_CODE_POINTERS (1u << 0)
+/* Begin anew even if the chain has commits; they stay in it. ckpt_options.flags */
+#define CKPT_FRESH (1u << 1)
+
+/* When a hook runs. */
+#define CKPT_BEFORE_COMMIT 1 /* before anything is saved; non-zero refuses the commit */
+#define CKPT_AFTER_COMMIT 2  /* the epoch is durable */
+#define CKPT_AFTER_RESTORE 3 /* in ckpt_open(), the state is back */
+
+/*
+ * A hook. epoch: the one that will be committed, was committed, or was restored. Returns 0,
+ * or an error number, positive or negative, that makes the call fail it runs in; the result of
+ * CKPT_AFTER_COMMIT is ignored.
+ */
+typedef int ckpt_hook_fn(ckpt_t *ctx, uint64_t epoch, void *user);
+
+/*
+ * How to open. Begin with CKPT_OPTIONS_INIT; zero and NULL ask for what stands behind.
+ */
+struct ckpt_options {
+	size_t size;            /* sizeof(struct ckpt_options) */
+	const char *dir;        /* the chain's folder, made if it is not there: $CKPT_STORE */
+	const char *name;       /* for people, 1 to 63 printable characters: the program's name */
+	uint64_t arena_bytes;   /* address space to reserve: 64 GiB, or what the chain says */
+	uint64_t base;          /* its address: 0x200000000000, or what the chain says */
+	uint64_t restore_epoch; /* epoch to restore: $CKPT_RESTORE_EPOCH, or the newest */
+	uint32_t flags;         /* CKPT_NO_CODE_POINTERS, CKPT_FRESH */
+	uint32_t reserved;      /* zero */
+	ckpt_hook_fn *after_restore; /* run at the end of ckpt_open() if it restored */
+	void *after_restore_user;
+};
+
+#define CKPT_OPTIONS_INIT { sizeof(struct ckpt_options), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/*
+ * Opens a chain and makes an arena. If the chain has commits, one of them is restored. options
+ * may be NULL, for the defaults. On success *ctx is the context, else NULL.
+ *
+ *   -EINVAL      bad options, or no folder given anywhere
+ *   -EBUSY       another program writes to the chain
+ *   -ENOENT      the epoch asked for is not in the chain
+ *   -EBADMSG     the chain is damaged; nothing was restored. `ckptctl verify` tells more
+ *   -ENOEXEC     the chain was written by another executable, or at other addresses
+ *   -EADDRINUSE  the arena's addresses are taken; start under `ckptctl run`
+ *   -ENOMEM      no memory, or RLIMIT_MEMLOCK is too low
+ *   -ENODEV      CKPT_TRACKER=module and there is no /dev/ckpt
+ *   -EACCES      no permission for the folder or the device
+ *   -EIO, -ENOSPC and what else the file system says
+ */
+int ckpt_open(const struct ckpt_options *options, ckpt_t **ctx);
+
+/*
+ * Closes a context. The arena's memory is gone with it; the chain stays. What was not committed
+ * is lost. -EINVAL if it is not open.
+ */
+int ckpt_close(ckpt_t *ctx);
+
+/*
+ * Finds or makes a region: a named run of pages of the arena, at an address that never
+ * changes. len is its size in bytes now, reserve the address space kept for it to grow into
+ * (0: as much as len); both are rounded up to pages. type is the program's own. *addr is its
+ * address. A new region is zeroed.
+ *
+ * A region that exists, from this run or by restore, is found by its name. Its type must be
+ * the same (-EEXIST if not). If it is shorter than len it grows, as by ckpt_region_grow(); if
+ * it is longer it stays so.
+ *
+ *   -EINVAL  bad name (1 to 47 printable characters), len 0, reserve below len
+ *   -ENOSPC  the arena has no address space left, or no place for another region (512)
+ *   -ENOMEM  RLIMIT_MEMLOCK is too low
+ *   -EEXIST  there is one of another type
+ */
+int ckpt_region(ckpt_t *ctx, const char *name, uint32_t type, size_t len, size_t reserve,
+		void **addr);
+
+/*
+ * Makes a region at least len bytes long. It keeps its address; what is new is zeroed. A region
+ * never shrinks. -ENOENT if there is none of that name, -ENOSPC beyond its reserve, -ENOMEM.
+ */
+int ckpt_region_grow(ckpt_t *ctx, const char *name, size_t len);
+
+/* Length of a region in bytes, 0 if there is none. */
+size_t ckpt_region_len(ckpt_t *ctx, const char *name);
+
+/*
+ * Memory of the arena, as malloc(3) and its kin give it, aligned to 16 bytes. The allocator's
+ * whole state is in the arena, so what was allocated is still allocated after a restore. It
+ * lives in the region "heap", which grows as needed. NULL when there is no more (see
+ * ckpt_error()), or when size is 0. ckpt_free() ignores NULL; freeing what was not allocated
+ * here is undefined, as with free(3).
+ */
+void *ckpt_malloc(ckpt_t *ctx, size_t size);
+void *ckpt_calloc(ckpt_t *ctx, size_t count, size_t size);
+void *ckpt_realloc(ckpt_t *ctx, void *ptr, size_t size);
+void *ckpt_aligned_alloc(ckpt_t *ctx, size_t align, size_t size);
+void ckpt_free(ckpt_t *ctx, void *ptr);
+
+/*
+ * The root: one pointer by which a restored program finds its state. It is saved with the
+ * arena. NULL before it was set. -EINVAL if the pointer is neither NULL nor in the arena.
+ */
+int ckpt_set_root(ckpt_t *ctx, void *root);
+void *ckpt_root(ckpt_t *ctx);
+
+/* What a commit did. */
+struct ckpt_commit_info {
+	size_t size;            /* sizeof(struct ckpt_commit_info), set by the caller */
+	uint64_t epoch;         /* the epoch */
+	uint64_t pages;         /* pages saved */
+	uint64_t stored_bytes;  /* bytes the chain grew by */
+	uint64_t pause_ns;      /* time the kernel held writers up */
+	uint64_t total_ns;      /* time the call took, from the first hook to the last */
+};
+
+/*
+ * Commits: closes the epoch and saves what changed. When it returns 0 the epoch is durable: it
+ * survives a crash and a power cut. info may be NULL.
+ *
+ * When it fails the program goes on as if it had not been called: nothing is lost, what changed
+ * is saved by the next commit that succeeds.
+ *
+ *   -ECANCELED  a hook refused
+ *   -ENOSPC     the disk is full
+ *   -EIO and what else the file system says
+ *   -EDEADLK    called from a hook
+ */
+int ckpt_commit(ckpt_t *ctx, struct ckpt_commit_info *info);
+
+/* 1 if ckpt_open() restored a commit, else 0. */
+int ckpt_is_restored(ckpt_t *ctx);
+
+/* The epoch that ckpt_open() restored, 0 if none. */
+uint64_t ckpt_restored_epoch(ckpt_t *ctx);
+
+/* The last durable epoch, 0 before any. */
+uint64_t ckpt_epoch(ckpt_t *ctx);
+
+/*
+ * The generation: 16 random bytes made anew by each start, restore or not. A program that
+ * hands out tokens can tell by it that it was restored in between.
+ */
+int ckpt_generation(ckpt_t *ctx, uint8_t generation[16]);
+
+/*
+ * Registers a hook. Hooks of one kind run in the order in which they were registered, those
+ * after a commit in reverse. -EINVAL for an unknown kind.
+ */
+int ckpt_hook(ckpt_t *ctx, int when, ckpt_hook_fn *hook, void *user);
+
+/* The tracker in use: "module" or "compare"; "" if ctx is not open. */
+const char *ckpt_tracker(ckpt_t *ctx);
+
+/*
+ * The error number of the last call of this thread that failed, negative; 0 if none did.
+ */
+int ckpt_error(void);
+
+/*
+ * What the last failed call of this thread ran into and what to do about it. Never NULL; valid
+ * until the thread's next failing call. ctx is not used and may be NULL.
+ */
+const char *ckpt_errmsg(ckpt_t *ctx);
+
+/* The name of an error number of this library, such as "EBADMSG: the chain is damaged". */
+const char *ckpt_strerror(int error);
+
+/* The version of the library, such as "0.1.0". */
+const char *ckpt_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* CKPT_H */
