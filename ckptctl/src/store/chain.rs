@@ -14,6 +14,7 @@ use super::meta::CommitMeta;
 use super::record::CommitInfo;
 use super::record::Record;
 use super::record::RecordFile;
+use super::run_reader::OpenSegment;
 use super::scan::Scan;
 use crate::sys::file::File;
 
@@ -137,9 +138,10 @@ impl Chain {
     /// [`StoreError::NoSuchEpoch`], [`StoreError::Damaged`], [`StoreError::Io`].
     pub fn get(&self, epoch: u64) -> Result<CommitMeta, StoreError> {
         let record = self.restorable(epoch)?;
-        let file = self.open_segment(record.info.segment)?;
+        let mut segment = OpenSegment::default();
+        let file = segment.of(self, record.info.segment)?;
         let (regions, identity) = self
-            .record_file(record, &file)
+            .record_file(record, file)
             .meta(&record.header)?
             .map_err(|(offset, what)| self.damaged_now(record, offset, what, epoch))?;
         let info = &record.info;
@@ -206,11 +208,6 @@ impl Chain {
             next = record.info.parent;
             Some(record)
         })
-    }
-
-    pub(super) fn open_segment(&self, number: u64) -> Result<File, StoreError> {
-        let path = self.scan.path_of(number);
-        File::open(path).map_err(StoreError::io("open", path))
     }
 
     pub(super) fn record_file<'a>(&'a self, record: &Record, file: &'a File) -> RecordFile<'a> {

@@ -5,13 +5,13 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::chain::Chain;
-use super::codec;
 use super::codec::Codec;
 use super::damage::Damage;
 use super::error::StoreError;
 use super::index::Run;
 use super::page_set::PageSet;
-use crate::sys::file::File;
+use super::run_reader::OpenSegment;
+use super::run_reader::RunBuffers;
 
 /// A part of a run that an epoch's image still has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,18 +53,10 @@ pub struct Loader {
     plan: Vec<Piece>,
     next: usize,
     segments: Vec<(u64, PathBuf)>,
-    open: Option<(u64, File)>,
-    stored: Vec<u8>,
-    raw: Vec<u8>,
-    /// The run that `raw` holds.
+    open: OpenSegment,
+    buffers: RunBuffers,
+    /// The run that the buffers hold.
     decoded: Option<(u64, u64)>,
-    /// For the error.
-    damaged: DamagedText,
-}
-
-/// What a loader needs from its chain to report damage.
-#[derive(Debug)]
-struct DamagedText {
     dir: PathBuf,
 }
 
@@ -87,13 +79,10 @@ impl Loader {
             plan,
             next: 0,
             segments,
-            open: None,
-            stored: Vec::new(),
-            raw: Vec::new(),
+            open: OpenSegment::default(),
+            buffers: RunBuffers::default(),
             decoded: None,
-            damaged: DamagedText {
-                dir: chain.dir.clone(),
-            },
+            dir: chain.dir.clone(),
         })
     }
 
@@ -127,7 +116,7 @@ impl Loader {
         }
         self.next += 1;
         let byte = |pgoff: u64| ((pgoff - piece.run.pgoff) << self.page_shift) as usize;
-        let bytes = &self.raw[byte(piece.live.start)..byte(piece.live.end)];
+        let bytes = &self.buffers.raw()[byte(piece.live.start)..byte(piece.live.end)];
         Ok(Some(PageRun {
             pgoff: piece.live.start,
             bytes,
@@ -135,34 +124,25 @@ impl Loader {
     }
 
     fn decode(&mut self, piece: &Piece) -> Result<(), StoreError> {
-        if self
-            .open
-            .as_ref()
-            .is_none_or(|(number, _)| *number != piece.segment)
-        {
-            let path = self.path_of(piece.segment);
-            let file = File::open(path).map_err(StoreError::io("open", path))?;
-            self.open = Some((piece.segment, file));
-        }
-        let Some((_, file)) = &self.open else {
-            unreachable!("opened above")
+        let path = self
+            .segments
+            .iter()
+            .find(|(number, _)| *number == piece.segment);
+        let Some((_, path)) = path else {
+            unreachable!("every piece's segment is listed")
         };
-        let read = read_run(
-            file,
-            piece.offset,
-            &piece.run,
-            self.page_shift,
-            &mut self.stored,
-            &mut self.raw,
-        )?;
-        read.map_err(|what| {
+        let file = self.open.at(piece.segment, path)?;
+        let read = self
+            .buffers
+            .read(file, piece.offset, &piece.run, self.page_shift)?;
+        read.map(|_| ()).map_err(|what| {
             let damage = Damage {
-                file: self.path_of(piece.segment).clone(),
+                file: path.clone(),
                 offset: piece.offset,
                 what: format!("epoch {}: {what}", piece.epoch),
                 lost: vec![self.epoch],
             };
-            let dir = self.damaged.dir.display();
+            let dir = self.dir.display();
             let advice = format!(
                 "Nothing damaged is handed out. `ckptctl verify {dir}` names all damage and the \
                  epochs that can be restored, with `ckptctl restore {dir}@EPOCH -- CMD`"
@@ -173,41 +153,6 @@ impl Loader {
             }
         })
     }
-
-    fn path_of(&self, segment: u64) -> &PathBuf {
-        let i = self
-            .segments
-            .partition_point(|(number, _)| *number < segment);
-        &self.segments[i].1
-    }
-}
-
-/// Reads a run, holds it against its checksum and decodes it into `raw`; the
-/// inner error says what is wrong with it.
-pub(super) fn read_run(
-    file: &File,
-    offset: u64,
-    run: &Run,
-    page_shift: u32,
-    stored: &mut Vec<u8>,
-    raw: &mut Vec<u8>,
-) -> Result<Result<(), String>, StoreError> {
-    stored.resize(run.stored_len as usize, 0);
-    raw.resize((run.pages as usize) << page_shift, 0);
-    match file.read_exact_at(stored, offset) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            return Ok(Err(format!("{} are cut off", run.name())));
-        }
-        Err(error) => return Err(StoreError::io("read", file.path())(error)),
-    }
-    Ok(if crc32c::crc32c(stored) != run.crc {
-        Err(format!("{} are damaged", run.name()))
-    } else if !codec::decode(run.codec, stored, raw) {
-        Err(format!("{} cannot be decompressed", run.name()))
-    } else {
-        Ok(())
-    })
 }
 
 /// The parts of runs that make up an epoch, in the order of the files.
@@ -215,15 +160,10 @@ pub(super) fn plan(chain: &Chain, epoch: u64) -> Result<Vec<Piece>, StoreError> 
     let limit = chain.restorable(epoch)?.info.arena_len_pages;
     let mut covered = PageSet::default();
     let mut plan = Vec::new();
-    let mut open: Option<(u64, File)> = None;
+    let mut open = OpenSegment::default();
     for record in chain.lineage(epoch) {
         let segment = record.info.segment;
-        if open.as_ref().is_none_or(|(number, _)| *number != segment) {
-            open = Some((segment, chain.open_segment(segment)?));
-        }
-        let Some((_, file)) = &open else {
-            unreachable!("opened above")
-        };
+        let file = open.of(chain, segment)?;
         let runs = chain
             .record_file(record, file)
             .runs(&record.header)?

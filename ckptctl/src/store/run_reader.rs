@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Reading the bytes of runs, one file and one run at a time.
+
+use std::io;
+use std::path::Path;
+
+use super::chain::Chain;
+use super::codec;
+use super::error::StoreError;
+use super::index::Run;
+use crate::sys::file::File;
+
+/// The segment that was read from last, kept open.
+#[derive(Debug, Default)]
+pub(super) struct OpenSegment {
+    open: Option<(u64, File)>,
+}
+
+impl OpenSegment {
+    /// Segment `number` of a chain.
+    pub fn of(&mut self, chain: &Chain, number: u64) -> Result<&File, StoreError> {
+        self.at(number, chain.scan.path_of(number))
+    }
+
+    /// Segment `number`, which is at `path`.
+    pub fn at(&mut self, number: u64, path: &Path) -> Result<&File, StoreError> {
+        let open = match self.open.take() {
+            Some(open) if open.0 == number => open,
+            _ => (
+                number,
+                File::open(path).map_err(StoreError::io("open", path))?,
+            ),
+        };
+        Ok(&self.open.insert(open).1)
+    }
+}
+
+/// The bytes of one run, as stored and as pages.
+#[derive(Debug, Default)]
+pub(super) struct RunBuffers {
+    stored: Vec<u8>,
+    raw: Vec<u8>,
+}
+
+impl RunBuffers {
+    /// Reads a run, holds it against its checksum and decodes it. The inner
+    /// error says what is wrong with it.
+    pub fn read(
+        &mut self,
+        file: &File,
+        offset: u64,
+        run: &Run,
+        page_shift: u32,
+    ) -> Result<Result<&[u8], String>, StoreError> {
+        self.stored.resize(run.stored_len as usize, 0);
+        self.raw.resize((run.pages as usize) << page_shift, 0);
+        match file.read_exact_at(&mut self.stored, offset) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Ok(Err(format!("{} are cut off", run.name())));
+            }
+            Err(error) => return Err(StoreError::io("read", file.path())(error)),
+        }
+        Ok(if crc32c::crc32c(&self.stored) != run.crc {
+            Err(format!("{} are damaged", run.name()))
+        } else if !codec::decode(run.codec, &self.stored, &mut self.raw) {
+            Err(format!("{} cannot be decompressed", run.name()))
+        } else {
+            Ok(&self.raw)
+        })
+    }
+
+    /// The run that was read last, as stored.
+    pub fn stored(&self) -> &[u8] {
+        &self.stored
+    }
+
+    /// The pages of the run that was read last.
+    pub fn raw(&self) -> &[u8] {
+        &self.raw
+    }
+}
