@@ -231,7 +231,7 @@ impl Scan {
                 },
             };
             let epoch = header.epoch.get();
-            let end = at + header.total_len.get();
+            let end = at.saturating_add(header.total_len.get());
             let footer = if end <= file.len {
                 Some(file.footer_before(end)?)
             } else {

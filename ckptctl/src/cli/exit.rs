@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Exit codes, the same for every verb.
+
+use std::process::ExitCode;
+
+use ckptctl::store::StoreError;
+
+/// The exit codes, for the help.
+pub const HELP: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not supported here, \
+                        4 chain damaged, 5 fenced or stale";
+
+/// How the tool ends when a verb does not say otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Something failed.
+    Failed = 1,
+    /// This machine or this version cannot do it.
+    Unsupported = 3,
+    /// A chain is damaged.
+    Damaged = 4,
+}
+
+impl Exit {
+    /// The code for an error that a verb returned.
+    pub fn of(error: &anyhow::Error) -> Exit {
+        match error.downcast_ref::<StoreError>() {
+            Some(StoreError::Damaged { .. }) => Exit::Damaged,
+            Some(StoreError::Unsupported { .. }) => Exit::Unsupported,
+            _ => Exit::Failed,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The command line: one file per verb.
+//!
+//! A verb is a module with a `pub struct Args` (clap) and a
+//! `pub fn run(args: Args) -> anyhow::Result<ExitCode>`. Data goes to stdout,
+//! words go to stderr.
+
+mod chain_arg;
+mod chain_json;
+mod exit;
+mod figures;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::Subcommand;
+
+/// Makes the verbs' modules, their enum and the way from one to the other.
+macro_rules! verbs {
+    ($($variant:ident in $module:ident,)*) => {
+        $(mod $module;)*
+
+        #[derive(Subcommand)]
+        enum Verb {
+            $($variant($module::Args),)*
+        }
+
+        impl Verb {
+            fn run(self) -> anyhow::Result<ExitCode> {
+                match self {
+                    $(Verb::$variant(args) => $module::run(args),)*
+                }
+            }
+        }
+    };
+}
+
+// The order is the help's.
+verbs! {
+    Log in log,
+    Show in show,
+    Verify in verify,
+}
+
+/// Memory that remembers what changed: run programs, look after their chains.
+#[derive(Parser)]
+#[command(name = "ckptctl", version, after_help = exit::HELP, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Runs the tool.
+pub fn main() -> ExitCode {
+    match Cli::parse().verb.run() {
+        Ok(code) => code,
+        Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ckptctl: {error:#}");
+            exit::Exit::of(&error).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

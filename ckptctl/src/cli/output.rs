@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Printing data on stdout: aligned for people, or as JSON.
+
+use std::io;
+use std::io::Write;
+
+use comfy_table::CellAlignment;
+use comfy_table::Table;
+use serde::Serialize;
+
+/// Prints text; an error when the reader is gone or the disk is full.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()?;
+    Ok(())
+}
+
+/// Prints one JSON value over several lines.
+pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// True when nobody reads our output any more, which is no reason to complain.
+pub fn is_closed(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// A column of a table.
+#[derive(Clone, Copy, Debug)]
+pub enum Column {
+    /// Words, aligned to the left.
+    Words(&'static str),
+    /// Figures, aligned to the right.
+    Figures(&'static str),
+}
+
+/// Rows under a header line, aligned, without any frame, each line ended.
+pub fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    table.set_header(columns.iter().map(|column| match column {
+        Column::Words(name) | Column::Figures(name) => *name,
+    }));
+    table.add_rows(rows);
+    for (at, column) in columns.iter().enumerate() {
+        if let Some(set) = table.column_mut(at) {
+            set.set_padding((0, 2));
+            if let Column::Figures(_) = column {
+                set.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+    }
+    lines(&table)
+}
+
+/// Names and values in two columns, each line ended.
+pub fn facts(facts: impl IntoIterator<Item = (&'static str, String)>) -> String {
+    let mut table = Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    for (name, value) in facts {
+        table.add_row([name.to_owned(), value]);
+    }
+    if let Some(names) = table.column_mut(0) {
+        names.set_padding((0, 2));
+    }
+    if let Some(values) = table.column_mut(1) {
+        values.set_padding((0, 0));
+    }
+    lines(&table)
+}
+
+fn lines(table: &Table) -> String {
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned() + "\n")
+        .collect()
+}
