@@ -78,6 +78,7 @@ fetch() {
 	else
 		mv "$work/files/lib/modules" "$to/modules/lib/"
 	fi
+	in_root "$root" --bind "$to/modules:/work" depmod -b /work "$release"
 	echo "$version" >"$to/version"
 	echo "$release" >"$to/release"
 	rm -rf "$work"

@@ -15,6 +15,7 @@ wanted=$(nm --undefined-only --format=just-symbols "$module" | sort -u)
 [[ -n $wanted ]] || die "$module wants no symbol at all: it cannot be a kernel module"
 missing=$(comm -23 <(printf '%s\n' "$wanted") <(cut -f 2 "$symvers" | sort -u))
 if [[ -n $missing ]]; then
-	sed 's/^/    /' <<<"$missing" >&2
+	# shellcheck disable=SC2086 # one symbol a line
+	printf '    %s\n' $missing >&2
 	die "the kernel does not export these symbols, so ${module##*/} would not load"
 fi
