@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A model of a chain: what every epoch must be restored to.
+
+#![allow(
+    dead_code,
+    reason = "every test binary has its own copy of this and uses a part of it"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use ckptctl::store::Chain;
+use ckptctl::store::CommitMeta;
+use ckptctl::store::Identity;
+use ckptctl::store::Kind;
+use ckptctl::store::Options;
+use ckptctl::store::Recovery;
+use ckptctl::store::RegionEntry;
+use ckptctl::store::StoreError;
+use ckptctl::store::Writer;
+
+pub const PAGE: usize = 4096;
+pub const ARENA_PAGES: u64 = 256;
+
+/// An epoch's whole image.
+pub type Image = Vec<u8>;
+
+/// Images by epoch.
+pub type Images = BTreeMap<u64, Image>;
+
+/// An image with nothing in it.
+pub fn empty_image() -> Image {
+    vec![0; ARENA_PAGES as usize * PAGE]
+}
+
+/// A commit that differs from others by its epoch and parent alone.
+pub fn meta(epoch: u64, parent: impl Into<Option<u64>>) -> CommitMeta {
+    CommitMeta {
+        epoch,
+        parent: parent.into(),
+        kind: Kind::Commit,
+        generation: [0x11; 16],
+        time_ns: 1_700_000_000_000_000_000 + epoch * 1_000_000_000,
+        pause_ns: 1000 * epoch,
+        arena_base: 0x2000_0000_0000,
+        arena_len_pages: ARENA_PAGES,
+        page_shift: 12,
+        regions: vec![
+            RegionEntry {
+                name: "heap".into(),
+                kind: 1,
+                offset_pages: 16,
+                len_pages: 100 + epoch % 100,
+                reserve_pages: 200,
+            },
+            RegionEntry {
+                name: "täble".into(),
+                kind: 7,
+                offset_pages: 216,
+                len_pages: 0,
+                reserve_pages: 40,
+            },
+        ],
+        identity: Identity {
+            build_id: vec![0xab; 20],
+            load_address: 0x5555_5555_4000,
+            objects_digest: [0x22; 32],
+            path: "/usr/bin/program".into(),
+            no_code_pointers: epoch % 2 == 0,
+        },
+    }
+}
+
+/// Content of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    Zero,
+    /// One byte all over: LZ4 likes it.
+    Even(u8),
+    /// Noise from a seed: LZ4 cannot help.
+    Noise(u64),
+}
+
+impl Fill {
+    pub fn page(self) -> Vec<u8> {
+        match self {
+            Fill::Zero => vec![0; PAGE],
+            Fill::Even(byte) => vec![byte; PAGE],
+            Fill::Noise(seed) => {
+                let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+                let mut page = Vec::with_capacity(PAGE);
+                while page.len() < PAGE {
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    page.extend_from_slice(&state.to_le_bytes());
+                }
+                page
+            }
+        }
+    }
+}
+
+/// The pages of a delta, by page number.
+pub type Delta = BTreeMap<u64, Fill>;
+
+/// A delta as runs of consecutive pages.
+pub fn runs(delta: &Delta) -> Vec<(u64, Vec<u8>)> {
+    let mut runs: Vec<(u64, Vec<u8>)> = Vec::new();
+    for (&pgoff, fill) in delta {
+        match runs.last_mut() {
+            Some((start, bytes)) if *start + (bytes.len() / PAGE) as u64 == pgoff => {
+                bytes.extend(fill.page());
+            }
+            _ => runs.push((pgoff, fill.page())),
+        }
+    }
+    runs
+}
+
+/// Appends a delta, and notes in the images what its epoch must be.
+pub fn append(
+    writer: &mut Writer,
+    images: &mut Images,
+    meta: &CommitMeta,
+    delta: &Delta,
+) -> Result<(), StoreError> {
+    let runs = runs(delta);
+    writer.append(
+        meta,
+        runs.iter().map(|(pgoff, bytes)| (*pgoff, bytes.as_slice())),
+    )?;
+    let mut image = meta
+        .parent
+        .map_or_else(empty_image, |parent| images[&parent].clone());
+    for (pgoff, bytes) in &runs {
+        image[*pgoff as usize * PAGE..][..bytes.len()].copy_from_slice(bytes);
+    }
+    images.insert(meta.epoch, image);
+    Ok(())
+}
+
+/// Opens or makes a chain with small segments.
+pub fn open(dir: &Path, segment_bytes: u64) -> Result<(Writer, Recovery), StoreError> {
+    Writer::open_or_create(dir, Options { segment_bytes })
+}
+
+/// Restores an epoch; holds each page up as handed out once.
+pub fn restore(chain: &Chain, epoch: u64) -> Result<Image, StoreError> {
+    let mut image = empty_image();
+    let mut seen = vec![false; ARENA_PAGES as usize];
+    let mut loader = chain.load(epoch)?;
+    let expected = loader.pages();
+    while let Some(run) = loader.next_run()? {
+        for (i, page) in run.bytes.chunks_exact(PAGE).enumerate() {
+            let pgoff = run.pgoff as usize + i;
+            assert!(
+                !seen[pgoff],
+                "page {pgoff} of epoch {epoch} is handed out twice"
+            );
+            seen[pgoff] = true;
+            image[pgoff * PAGE..][..PAGE].copy_from_slice(page);
+        }
+    }
+    assert_eq!(seen.iter().filter(|seen| **seen).count() as u64, expected);
+    Ok(image)
+}
+
+/// A chain of two segments with a bit of everything: data that is compressed and
+/// not, zero runs, runs that are written over in part and whole, an abandoned
+/// branch, a restore without pages, metas of several lengths.
+pub fn small_chain(dir: &Path) -> Images {
+    let mut images = Images::new();
+    let (mut writer, _) = open(dir, 16_000).expect("a new directory");
+    let mut commit = |meta: &CommitMeta, delta: &[(u64, Fill)]| {
+        let delta = delta.iter().copied().collect();
+        append(&mut writer, &mut images, meta, &delta).expect("a sound chain");
+    };
+    use Fill::Even;
+    use Fill::Noise;
+    use Fill::Zero;
+    commit(
+        &meta(1, None),
+        &[
+            (3, Even(1)),
+            (4, Even(2)),
+            (5, Zero),
+            (6, Zero),
+            (9, Noise(1)),
+            (200, Even(9)),
+        ],
+    );
+    commit(&meta(2, 1), &[(4, Even(3)), (9, Noise(2)), (255, Even(4))]);
+    commit(&meta(5, 2), &[(3, Zero), (200, Even(5))]);
+    let restore = CommitMeta {
+        kind: Kind::Restore,
+        generation: [0x33; 16],
+        ..meta(6, 2)
+    };
+    commit(&restore, &[]);
+    commit(&meta(7, 6), &[(3, Even(6)), (4, Even(7)), (200, Noise(3))]);
+    images
+}
+
+/// The segments of a chain, with their content.
+pub fn segments(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(dir)
+        .expect("a chain")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "ckpt")
+        })
+        .collect();
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| {
+            let content = fs::read(&path).expect("a segment");
+            (path, content)
+        })
+        .collect()
+}
+
+/// Restores all that the chain says can be restored, and holds it against the
+/// images; returns the epochs that cannot be restored. An epoch that comes out
+/// other than it was committed fails the test.
+pub fn check_against(chain: &Chain, images: &Images) -> Vec<u64> {
+    let mut lost = Vec::new();
+    for (&epoch, image) in images {
+        match restore(chain, epoch) {
+            Ok(restored) => {
+                assert!(
+                    restored == *image,
+                    "epoch {epoch} was restored to something else"
+                );
+            }
+            Err(StoreError::Damaged { .. } | StoreError::NoSuchEpoch { .. }) => lost.push(epoch),
+            Err(error) => panic!("epoch {epoch}: {error}"),
+        }
+    }
+    lost
+}
