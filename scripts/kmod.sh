@@ -18,6 +18,15 @@ out=$top/target/kmod
 mode=${1:-build}
 step_tail=60
 
+# make compares times, which mean nothing between two sources or two kernels.
+fresh_when_changed() {
+	local dir=$1 now=$2
+	[[ -f $dir/.made-from && $(<"$dir/.made-from") == "$now" ]] || rm -rf "$dir"
+	mkdir -p "$dir"
+	echo "$now" >"$dir/.made-from"
+	rm -f "$dir/ckpt.ko"
+}
+
 [[ -f $source/Kbuild ]] || die "$source has no Kbuild"
 
 build_in_own_tree() {
@@ -26,7 +35,7 @@ build_in_own_tree() {
 	[[ -f $kdir/Makefile && -f $kdir/include/config/auto.conf ]] ||
 		die "KDIR=$KDIR is not a prepared kernel tree: run make prepare modules_prepare there"
 	grep -qx CONFIG_RUST=y "$kdir/include/config/auto.conf" || die "the kernel in KDIR=$KDIR is without CONFIG_RUST"
-	mkdir -p "$out"
+	fresh_when_changed "$out" "$source $kdir"
 	step "ckpt.ko for $kdir" "$top/target/logs/kmod.log" \
 		make -C "$kdir" M="$source" MO="$out" -j"$(nproc)" modules
 	"$here/kmod-symbols.sh" "$out/ckpt.ko" "$kdir/Module.symvers"
@@ -37,7 +46,7 @@ build_in_own_tree() {
 kernel_make() {
 	local to=$1
 	shift
-	mkdir -p "$to"
+	fresh_when_changed "$to" "$source $tree"
 	in_root "$root" --ro-bind "$tree/src:/src" --ro-bind "$tree/build:/build" --ro-bind "$source:/kmod" \
 		--ro-bind "$top/include:/include" --bind "$to:/out" \
 		make -C /src O=/build M=/kmod MO=/out CC=gcc-14 KERNELRELEASE="$(<"$tree/release")" -j"$(nproc)" "$@"

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# Looks through the log of a guest's console for complaints of the kernel. Prints
+# each with the lines that follow it, and exits with 1 when there was one.
+function complaint(line) {
+	# A program that the kernel reports as killed by a signal is no complaint.
+	if (line ~ /traps: |ommand line: /) return 0
+	return line ~ /BUG:|WARNING:|Oops|[Kk]ernel panic|INFO: task|general protection|RIP: 0010/ \
+		|| line ~ /kernel BUG|unable to handle|detected stalls?|soft lockup|hard LOCKUP|KASAN|UBSAN|kmemleak/ \
+		|| line ~ /list_(add|del) corruption|refcount_t:|Bad page|Bad rss-counter|non-zero pgtables_bytes/ \
+		|| line ~ /scheduling while atomic|sleeping function called|possible.*deadlock|stack-protector/
+}
+complaint($0) { found = 1; left = 25 }
+left > 0 { print; left-- }
+END { exit found }
