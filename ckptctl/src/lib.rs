@@ -1,5 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Memory that remembers what changed.
+//!
+//! A program keeps its state in an arena and commits when that state makes sense; each commit
+//! saves the pages that changed to a chain. When the program starts again it goes on from a
+//! commit: the same bytes at the same addresses.
+//!
+//! [`Context`] is the way in for programs, [`store`] for tools that read chains.
 
+pub mod arena;
+mod context;
+mod error;
+mod hooks;
+mod identity;
+pub mod options;
 pub mod store;
 pub mod sys;
+pub mod track;
+
+pub use arena::RegionSpec;
+pub use context::CommitReport;
+pub use context::Context;
+pub use error::Error;
+pub use hooks::Hook;
+pub use hooks::When;
+pub use options::Options;
+pub use options::Restore;

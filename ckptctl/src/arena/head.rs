@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The arena's head: its first pages, which say what is in the rest.
+//!
+//! It is ordinary arena memory, so it is saved, restored and rolled back with the state it
+//! describes, and whoever has a descriptor of the arena can read it.
+
+use crate::error::Error;
+use crate::store::RegionEntry;
+use crate::sys::memory::PAGE;
+
+/// Pages of the head.
+pub const HEAD_PAGES: u64 = 16;
+/// Regions there can be.
+pub const REGIONS_MAX: usize = 512;
+/// Longest name of a region, in bytes.
+pub const NAME_MAX: usize = 47;
+
+const MAGIC: [u8; 8] = *b"CKPTHEAD";
+const VERSION: u32 = 1;
+
+/// A region.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    name: [u8; NAME_MAX + 1],
+    /// The program's own.
+    pub(super) kind: u32,
+    zero: u32,
+    pub(super) offset_pages: u64,
+    pub(super) len_pages: u64,
+    pub(super) reserve_pages: u64,
+}
+
+/// The head as it stands in memory.
+#[repr(C)]
+pub(super) struct Head {
+    magic: [u8; 8],
+    version: u32,
+    count: u32,
+    base: u64,
+    len_bytes: u64,
+    /// First page that no region has reserved.
+    next_page: u64,
+    /// The program's root pointer, 0 for none.
+    pub(super) root: u64,
+    /// Address of the heap's state, 0 while there is no heap.
+    pub(super) heap: u64,
+    /// End of the heap as its state knows it.
+    pub(super) heap_end: u64,
+    /// Which build of the allocator the state is of.
+    pub(super) heap_layout: u64,
+    zero: [u64; 7],
+    entries: [Entry; REGIONS_MAX],
+}
+
+const _: () = assert!(size_of::<Head>() <= HEAD_PAGES as usize * PAGE);
+const _: () = assert!(size_of::<Entry>() == 80 && std::mem::offset_of!(Head, entries) == 128);
+
+impl Entry {
+    pub(super) fn name(&self) -> &str {
+        let len = self
+            .name
+            .iter()
+            .position(|&byte| byte == 0)
+            .unwrap_or(NAME_MAX);
+        std::str::from_utf8(&self.name[..len]).unwrap_or_default()
+    }
+}
+
+impl Head {
+    /// Makes a zeroed head that of an empty arena.
+    pub(super) fn begin(&mut self, base: u64, len_bytes: u64) {
+        self.magic = MAGIC;
+        self.version = VERSION;
+        self.base = base;
+        self.len_bytes = len_bytes;
+        self.next_page = HEAD_PAGES;
+    }
+
+    /// Examines a restored head, and notes that the arena is now `len_bytes` long.
+    pub(super) fn resume(&mut self, base: u64, len_bytes: u64) -> Result<(), Error> {
+        let wrong = |what: &str| {
+            Err(Error::Layout(format!(
+                "the head of the restored arena {what}"
+            )))
+        };
+        if self.magic != MAGIC {
+            return wrong("has no magic number");
+        }
+        if self.version != VERSION {
+            return wrong(&format!("has version {}", self.version));
+        }
+        if self.base != base || self.count as usize > REGIONS_MAX {
+            return wrong("does not fit its place");
+        }
+        let len_pages = len_bytes / PAGE as u64;
+        let fits = |entry: &Entry| {
+            let end = entry.offset_pages.checked_add(entry.reserve_pages);
+            entry.offset_pages >= HEAD_PAGES
+                && entry.len_pages <= entry.reserve_pages
+                && end.is_some_and(|end| end <= self.next_page)
+        };
+        if self.next_page > len_pages || !self.entries().iter().all(fits) {
+            return wrong("has regions outside of it");
+        }
+        self.len_bytes = len_bytes;
+        Ok(())
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries[..self.count as usize]
+    }
+
+    pub(super) fn find(&mut self, name: &str) -> Option<&mut Entry> {
+        let count = self.count as usize;
+        self.entries[..count]
+            .iter_mut()
+            .find(|entry| entry.name() == name)
+    }
+
+    /// Pages that no region has reserved.
+    pub(super) fn free_pages(&self) -> u64 {
+        self.len_bytes / PAGE as u64 - self.next_page
+    }
+
+    /// Adds a region. Its name was checked and is new.
+    pub(super) fn add(
+        &mut self,
+        name: &str,
+        kind: u32,
+        len_pages: u64,
+        reserve_pages: u64,
+    ) -> Result<Entry, Error> {
+        if self.count as usize == REGIONS_MAX {
+            return Err(Error::TooManyRegions(REGIONS_MAX));
+        }
+        if reserve_pages > self.free_pages() {
+            return Err(Error::ArenaFull {
+                wanted_bytes: reserve_pages.saturating_mul(PAGE as u64),
+                free_bytes: self.free_pages() * PAGE as u64,
+            });
+        }
+        let entry = &mut self.entries[self.count as usize];
+        entry.name = [0; NAME_MAX + 1];
+        entry.name[..name.len()].copy_from_slice(name.as_bytes());
+        entry.kind = kind;
+        entry.offset_pages = self.next_page;
+        entry.len_pages = len_pages;
+        entry.reserve_pages = reserve_pages;
+        self.count += 1;
+        self.next_page += reserve_pages;
+        Ok(*entry)
+    }
+
+    /// The region table as a chain has it.
+    pub(super) fn table(&self) -> Vec<RegionEntry> {
+        let entries = self.entries().iter();
+        entries
+            .map(|entry| RegionEntry {
+                name: entry.name().to_owned(),
+                kind: entry.kind,
+                offset_pages: entry.offset_pages,
+                len_pages: entry.len_pages,
+                reserve_pages: entry.reserve_pages,
+            })
+            .collect()
+    }
+}

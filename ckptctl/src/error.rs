@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What can go wrong in a program that uses the library. Every message says what to do.
+
+use std::io;
+use std::path::Path;
+
+use nix::libc;
+
+use crate::store::StoreError;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No chain directory was given.
+    #[error(
+        "no directory for the chain: set one in the options, or CKPT_STORE, or start under `ckptctl run --store DIR`"
+    )]
+    NoDirectory,
+
+    /// An option or argument cannot be.
+    #[error("{0}")]
+    Invalid(String),
+
+    /// A variable of the environment cannot be.
+    #[error("{name}={value}: {expected}")]
+    Environment {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it could be.
+        expected: &'static str,
+    },
+
+    /// The module was asked for and is not there.
+    #[error(
+        "no /dev/ckpt: load the module (make kmod && insmod target/kmod/ckpt.ko), or unset CKPT_TRACKER to do without"
+    )]
+    NoDevice,
+
+    /// The device cannot be used.
+    #[error(
+        "cannot use /dev/ckpt: {0}; it belongs to the group ckpt: add the user to it, or run as root"
+    )]
+    DeviceAccess(io::Error),
+
+    /// The module refused a command.
+    #[error("the module refused to {doing}: {source}")]
+    Module {
+        /// What was asked of it.
+        doing: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+
+    /// The addresses of the arena are in use.
+    #[error(
+        "addresses {base:#x} to {end:#x} are taken in this process: choose another base address in the options; a chain that exists wants the one it was made with, so start under `ckptctl run`, which gives the same layout each time"
+    )]
+    AddressTaken {
+        /// First address.
+        base: u64,
+        /// Behind the last address.
+        end: u64,
+    },
+
+    /// The arena could not be mapped.
+    #[error(
+        "cannot map {len_bytes} bytes for the arena: {source}; reserve less (arena_bytes) or raise the limit (ulimit -v)"
+    )]
+    Map {
+        /// What was asked for.
+        len_bytes: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// RLIMIT_MEMLOCK is too low.
+    #[error(
+        "{pages} pages of 4 KiB are more than this user may keep in memory: raise RLIMIT_MEMLOCK (`ulimit -l`, LimitMEMLOCK= of a unit, /etc/security/limits.conf)"
+    )]
+    Memlock {
+        /// Pages of all regions.
+        pages: u64,
+    },
+
+    /// The chain.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+
+    /// The chain was written by another executable.
+    #[error(
+        "the chain was written by {theirs} and this is {ours}: its state may point into code that is elsewhere now. Run the executable that wrote it, or begin a new chain; a program whose state has no pointers to code can say so (CKPT_NO_CODE_POINTERS)"
+    )]
+    OtherProgram {
+        /// Executable and build id of the chain.
+        theirs: String,
+        /// Ours.
+        ours: String,
+    },
+
+    /// The executable or its libraries are at other addresses.
+    #[error(
+        "{what} at other addresses than when the chain was written: start under `ckptctl run`, which gives the same layout each time; a program whose state has no pointers to code can say so (CKPT_NO_CODE_POINTERS)"
+    )]
+    Moved {
+        /// What moved.
+        what: &'static str,
+    },
+
+    /// The state in the chain was laid out by another version of this library.
+    #[error("{0}: use the version of libckpt that wrote the chain")]
+    Layout(String),
+
+    /// A hook refused.
+    #[error("a hook refused with error {code}: {during} did not happen")]
+    Hook {
+        /// What the hook returned.
+        code: i32,
+        /// What it was asked about.
+        during: &'static str,
+    },
+
+    /// Called from a hook.
+    #[error(
+        "{0} was called from a hook, which it would wait for itself: call it behind the commit"
+    )]
+    FromHook(&'static str),
+
+    /// Used in a child of the process that opened it.
+    #[error(
+        "this context belongs to process {owner}, a child cannot use it: open the arena in the process that works on it"
+    )]
+    Forked {
+        /// Process that opened it.
+        owner: u32,
+    },
+
+    /// A region of this name has another type.
+    #[error(
+        "region {name} has type {has}, not {wanted}: use another name, or the type that made it"
+    )]
+    RegionType {
+        /// The region.
+        name: String,
+        /// Its type.
+        has: u32,
+        /// The type asked for.
+        wanted: u32,
+    },
+
+    /// There is no region of this name.
+    #[error("there is no region {0}: make it first")]
+    NoRegion(String),
+
+    /// A region cannot grow so far.
+    #[error(
+        "region {name} has {reserve_bytes} bytes reserved and cannot grow to {wanted_bytes}: reserve more when it is made"
+    )]
+    RegionFull {
+        /// The region.
+        name: String,
+        /// Its reserve.
+        reserve_bytes: u64,
+        /// What was asked for.
+        wanted_bytes: u64,
+    },
+
+    /// The arena has no room for a region.
+    #[error(
+        "the arena has no room for {wanted_bytes} bytes more, {free_bytes} are free: reserve more when the arena is made (arena_bytes)"
+    )]
+    ArenaFull {
+        /// What was asked for.
+        wanted_bytes: u64,
+        /// What is left.
+        free_bytes: u64,
+    },
+
+    /// The region table is full.
+    #[error("there are {0} regions and cannot be more: make fewer and larger ones")]
+    TooManyRegions(usize),
+
+    /// The heap has no memory left.
+    #[error("no {0} bytes left in the heap: reserve more when the arena is made (arena_bytes)")]
+    HeapFull(usize),
+
+    /// The system refused something else.
+    #[error("cannot {doing}: {source}")]
+    System {
+        /// What was tried.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// The number of `errno.h` that says most of it, positive.
+    pub fn errno(&self) -> i32 {
+        let of = |error: &io::Error| error.raw_os_error().unwrap_or(libc::EIO);
+        match self {
+            Error::NoDirectory | Error::Invalid(_) | Error::Environment { .. } => libc::EINVAL,
+            Error::NoDevice => libc::ENODEV,
+            Error::DeviceAccess(source) => of(source),
+            Error::Module { source, .. } | Error::System { source, .. } => of(source),
+            Error::AddressTaken { .. } => libc::EADDRINUSE,
+            Error::Map { .. } | Error::Memlock { .. } | Error::HeapFull(_) => libc::ENOMEM,
+            Error::Store(error) => store_errno(error),
+            Error::OtherProgram { .. } | Error::Moved { .. } | Error::Layout(_) => libc::ENOEXEC,
+            Error::Hook { .. } => libc::ECANCELED,
+            Error::FromHook(_) => libc::EDEADLK,
+            Error::Forked { .. } => libc::EPERM,
+            Error::RegionType { .. } => libc::EEXIST,
+            Error::NoRegion(_) => libc::ENOENT,
+            Error::RegionFull { .. } | Error::ArenaFull { .. } | Error::TooManyRegions(_) => {
+                libc::ENOSPC
+            }
+        }
+    }
+}
+
+fn store_errno(error: &StoreError) -> i32 {
+    match error {
+        StoreError::NoChain { .. } | StoreError::NoSuchEpoch { .. } => libc::ENOENT,
+        StoreError::NotEmpty { .. } => libc::ENOTEMPTY,
+        StoreError::Locked { .. } => libc::EBUSY,
+        StoreError::Unsupported { .. } => libc::EPROTONOSUPPORT,
+        StoreError::Damaged { .. } => libc::EBADMSG,
+        StoreError::EpochOrder { .. } | StoreError::Invalid { .. } => libc::EINVAL,
+        StoreError::NoSpace { .. } => libc::ENOSPC,
+        StoreError::Poisoned { .. } => libc::EIO,
+        StoreError::Io { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
+    }
+}
+
+/// Names a program in a message.
+pub(crate) fn name_program(path: &Path, build_id: &[u8]) -> String {
+    let id: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    match id.is_empty() {
+        true => format!("{} (without a build id)", path.display()),
+        false => format!("{} (build id {id})", path.display()),
+    }
+}

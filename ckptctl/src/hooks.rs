@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Hooks: what a program wants to be told of, and asked about.
+
+use std::sync::Arc;
+
+use crate::context::Context;
+use crate::error::Error;
+
+/// When a hook runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Before anything is saved. An error refuses the commit.
+    BeforeCommit,
+    /// The epoch is durable. Errors are ignored.
+    AfterCommit,
+    /// At the end of opening, the state is back. An error fails the opening.
+    AfterRestore,
+}
+
+/// A hook: given the context and the epoch, returns 0 or an error number.
+pub type Hook = dyn Fn(&Context, u64) -> i32 + Send + Sync;
+
+/// The hooks of a context.
+#[derive(Clone, Default)]
+pub(crate) struct Hooks {
+    before_commit: Vec<Arc<Hook>>,
+    after_commit: Vec<Arc<Hook>>,
+    after_restore: Vec<Arc<Hook>>,
+}
+
+impl Hooks {
+    pub(crate) fn add(&mut self, when: When, hook: Arc<Hook>) {
+        match when {
+            When::BeforeCommit => self.before_commit.push(hook),
+            When::AfterCommit => self.after_commit.push(hook),
+            When::AfterRestore => self.after_restore.push(hook),
+        }
+    }
+
+    /// Asks the hooks before a commit, in order, up to the first that refuses.
+    pub(crate) fn before_commit(&self, context: &Context, epoch: u64) -> Result<(), Error> {
+        ask(&self.before_commit, context, epoch, "the commit")
+    }
+
+    /// Tells the hooks behind a commit, the last one first.
+    pub(crate) fn after_commit(&self, context: &Context, epoch: u64) {
+        for hook in self.after_commit.iter().rev() {
+            let _ = hook(context, epoch);
+        }
+    }
+
+    /// Tells the hooks behind a restore, in order, up to the first that refuses.
+    pub(crate) fn after_restore(&self, context: &Context, epoch: u64) -> Result<(), Error> {
+        ask(&self.after_restore, context, epoch, "the restore")
+    }
+}
+
+fn ask(
+    hooks: &[Arc<Hook>],
+    context: &Context,
+    epoch: u64,
+    during: &'static str,
+) -> Result<(), Error> {
+    match hooks
+        .iter()
+        .map(|hook| hook(context, epoch))
+        .find(|&code| code != 0)
+    {
+        None => Ok(()),
+        Some(code) => Err(Error::Hook { code, during }),
+    }
+}

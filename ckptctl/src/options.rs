@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! How to open a context, from a program and from its environment.
+
+use std::env;
+use std::path::PathBuf;
+
+use crate::error::Error;
+use crate::hooks::Hook;
+use crate::hooks::Hooks;
+use crate::hooks::When;
+use crate::sys::memory::PAGE;
+use crate::track::Choice;
+
+/// Variable with the chain's directory.
+pub const STORE: &str = "CKPT_STORE";
+/// Variable with the epoch to restore.
+pub const RESTORE_EPOCH: &str = "CKPT_RESTORE_EPOCH";
+
+/// Address of an arena, unless the chain or the program says otherwise: far from where
+/// kernel and loader put things.
+pub const DEFAULT_BASE: u64 = 0x2000_0000_0000;
+/// Address space of an arena, unless the chain or the program says otherwise.
+pub const DEFAULT_ARENA_BYTES: u64 = 64 << 30;
+
+/// What to restore.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Restore {
+    /// `CKPT_RESTORE_EPOCH` if it is set, else the newest commit, if there is one.
+    #[default]
+    Newest,
+    /// This epoch.
+    Epoch(u64),
+    /// Nothing, even if there is something.
+    Nothing,
+}
+
+/// How to open a context.
+#[derive(Clone, Default)]
+pub struct Options {
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) name: Option<String>,
+    pub(crate) arena_bytes: Option<u64>,
+    pub(crate) base: Option<u64>,
+    pub(crate) restore: Restore,
+    pub(crate) no_code_pointers: bool,
+    pub(crate) tracker: Option<Choice>,
+    pub(crate) hooks: Hooks,
+}
+
+impl Options {
+    /// The defaults.
+    pub fn new() -> Options {
+        Options::default()
+    }
+
+    /// The chain's directory; `CKPT_STORE` when it is not given.
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> Options {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    /// A name for people: 1 to 63 printable ASCII characters. By default the program's.
+    pub fn name(mut self, name: impl Into<String>) -> Options {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Address space for the arena, in bytes, rounded up to pages. A chain's arena never
+    /// becomes smaller.
+    pub fn arena_bytes(mut self, bytes: u64) -> Options {
+        self.arena_bytes = Some(bytes);
+        self
+    }
+
+    /// Address of the arena, page-aligned. A chain's arena does not move.
+    pub fn base(mut self, base: u64) -> Options {
+        self.base = Some(base);
+        self
+    }
+
+    /// What to restore.
+    pub fn restore(mut self, restore: Restore) -> Options {
+        self.restore = restore;
+        self
+    }
+
+    /// Declares that the state holds no pointers to code or to global data, so that it can be
+    /// restored by another executable, or at other addresses.
+    pub fn no_code_pointers(mut self) -> Options {
+        self.no_code_pointers = true;
+        self
+    }
+
+    /// Which tracker to use; `CKPT_TRACKER` when it is not given.
+    pub fn tracker(mut self, tracker: Choice) -> Options {
+        self.tracker = Some(tracker);
+        self
+    }
+
+    /// Registers a hook that is in place before anything is restored.
+    pub fn hook(
+        mut self,
+        when: When,
+        hook: impl Fn(&crate::Context, u64) -> i32 + Send + Sync + 'static,
+    ) -> Options {
+        let hook: std::sync::Arc<Hook> = std::sync::Arc::new(hook);
+        self.hooks.add(when, hook);
+        self
+    }
+
+    /// The chain's directory.
+    pub(crate) fn chosen_dir(&self) -> Result<PathBuf, Error> {
+        let from_environment = || env::var_os(STORE).filter(|dir| !dir.is_empty());
+        let dir = self
+            .dir
+            .clone()
+            .or_else(|| from_environment().map(PathBuf::from));
+        dir.ok_or(Error::NoDirectory)
+    }
+
+    /// The arena's name.
+    pub(crate) fn chosen_name(&self) -> Result<String, Error> {
+        let Some(name) = &self.name else {
+            let program = env::current_exe().unwrap_or_default();
+            let program = program.file_name().unwrap_or_default().to_string_lossy();
+            let mut name: String = program
+                .chars()
+                .filter(|c| (' '..='~').contains(c))
+                .collect();
+            name.truncate(63);
+            return Ok(if name.is_empty() {
+                "program".into()
+            } else {
+                name
+            });
+        };
+        let printable = name.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        if name.is_empty() || name.len() > 63 || !printable {
+            return Err(Error::Invalid(format!(
+                "{name:?} cannot be an arena's name: it has 1 to 63 printable ASCII characters"
+            )));
+        }
+        Ok(name.clone())
+    }
+
+    /// What to restore, with the environment looked at.
+    pub(crate) fn chosen_restore(&self) -> Result<Restore, Error> {
+        if self.restore != Restore::Newest {
+            return Ok(self.restore);
+        }
+        let Some(value) = env::var_os(RESTORE_EPOCH).filter(|value| !value.is_empty()) else {
+            return Ok(Restore::Newest);
+        };
+        let epoch = value.to_str().and_then(|value| value.parse().ok());
+        epoch.map(Restore::Epoch).ok_or_else(|| Error::Environment {
+            name: RESTORE_EPOCH,
+            value: value.to_string_lossy().into_owned(),
+            expected: "it is the number of an epoch, see `ckptctl log`",
+        })
+    }
+
+    /// Address and size of the arena, given what the chain has.
+    pub(crate) fn chosen_place(&self, chain: Option<(u64, u64)>) -> Result<(u64, u64), Error> {
+        let page = PAGE as u64;
+        let asked = self
+            .arena_bytes
+            .map(|bytes| bytes.div_ceil(page).saturating_mul(page));
+        if asked == Some(0) {
+            return Err(Error::Invalid(
+                "an arena of 0 bytes holds nothing: reserve more (arena_bytes)".into(),
+            ));
+        }
+        if let Some(base) = self.base.filter(|base| base % page != 0) {
+            return Err(Error::Invalid(format!(
+                "{base:#x} cannot be the arena's address: it must be a multiple of {page}"
+            )));
+        }
+        let (base, bytes) = match chain {
+            None => (
+                self.base.unwrap_or(DEFAULT_BASE),
+                asked.unwrap_or(DEFAULT_ARENA_BYTES),
+            ),
+            Some((base, _)) if self.base.is_some_and(|asked| asked != base) => {
+                return Err(Error::Invalid(format!(
+                    "the chain's arena is at {base:#x} and cannot move: leave the base address out"
+                )));
+            }
+            Some((base, bytes)) => (base, asked.unwrap_or(0).max(bytes)),
+        };
+        let least = (crate::arena::HEAD_PAGES + 1) * page;
+        if bytes < least {
+            return Err(Error::Invalid(format!(
+                "an arena of {bytes} bytes is too small: it needs {least} at least"
+            )));
+        }
+        Ok((base, bytes))
+    }
+}

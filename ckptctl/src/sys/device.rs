@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The commands of `/dev/ckpt` and of arenas, as `include/uapi/ckpt.h` has them.
+
+use std::ffi::CStr;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::OwnedFd;
+
+use super::abi;
+use super::gate::Call;
+use super::gate::call;
+
+/// Where the device is.
+pub const PATH: &CStr = abi::CKPT_DEVICE_PATH;
+
+/// A structure that a command takes. `size` stands in front of it.
+///
+/// # Safety
+///
+/// `repr(C)`, without padding, of integers and arrays of them, as the kernel has it, and
+/// `COMMAND` takes it.
+unsafe trait Argument: Copy {
+    const COMMAND: u32;
+}
+
+macro_rules! arguments {
+    ($($name:ident: $command:ident,)*) => {$(
+        // SAFETY: Made by bindgen from the header that defines command and structure.
+        unsafe impl Argument for abi::$name {
+            const COMMAND: u32 = abi::$command;
+        }
+    )*};
+}
+
+arguments! {
+    ckpt_version: CKPT_IOC_VERSION,
+    ckpt_create: CKPT_IOC_CREATE,
+    ckpt_open: CKPT_IOC_OPEN,
+    ckpt_list: CKPT_IOC_LIST,
+    ckpt_info: CKPT_IOC_INFO,
+    ckpt_reserve: CKPT_IOC_RESERVE,
+    ckpt_commit: CKPT_IOC_COMMIT,
+    ckpt_delta: CKPT_IOC_DELTA,
+    ckpt_stats: CKPT_IOC_STATS,
+}
+
+/// A zeroed argument that knows its size.
+fn argument<T: Argument>() -> T {
+    // SAFETY: `Argument` types are integers and arrays, for which zero bytes are valid, and
+    // begin with their size as a `u32`.
+    unsafe {
+        let mut value: T = std::mem::zeroed();
+        (&raw mut value).cast::<u32>().write(size_of::<T>() as u32);
+        value
+    }
+}
+
+fn command<T: Argument>(fd: BorrowedFd<'_>, value: &mut T) -> io::Result<()> {
+    call(Call::Ioctl(T::COMMAND), || {
+        loop {
+            // SAFETY: The command takes a `T`, which is valid for reading and writing. What
+            // it points to, in the two commands that have a pointer, is their callers'.
+            let status =
+                unsafe { nix::libc::ioctl(fd.as_raw_fd(), T::COMMAND.into(), &raw mut *value) };
+            if status >= 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+    })
+}
+
+/// The device, open.
+#[derive(Debug)]
+pub struct Device(OwnedFd);
+
+impl Device {
+    /// Opens `/dev/ckpt`.
+    pub fn open() -> io::Result<Device> {
+        let path = PATH.to_str().map_err(io::Error::other)?;
+        call(Call::OpenDevice, || {
+            let file = OpenOptions::new().read(true).write(true).open(path)?;
+            Ok(Device(file.into()))
+        })
+    }
+
+    /// What the module is.
+    pub fn version(&self) -> io::Result<abi::ckpt_version> {
+        let mut version = argument::<abi::ckpt_version>();
+        command(self.0.as_fd(), &mut version)?;
+        Ok(version)
+    }
+
+    /// Makes an arena whose next commit is `epoch` + 1.
+    pub fn create(&self, name: &str, len_bytes: u64, epoch: u64) -> io::Result<ArenaFd> {
+        let mut create = argument::<abi::ckpt_create>();
+        create.len_bytes = len_bytes;
+        create.epoch = epoch;
+        let room = create.name.len() - 1;
+        for (to, from) in create.name[..room].iter_mut().zip(name.bytes()) {
+            *to = from;
+        }
+        command(self.0.as_fd(), &mut create)?;
+        // SAFETY: The descriptor is new and ours.
+        Ok(ArenaFd(unsafe { OwnedFd::from_raw_fd(create.fd) }))
+    }
+
+    /// The arenas that this process could open, by ascending id.
+    pub fn list(&self) -> io::Result<Vec<abi::ckpt_info>> {
+        let mut all = Vec::new();
+        let mut list = argument::<abi::ckpt_list>();
+        loop {
+            let mut page = [argument::<abi::ckpt_info>(); 32];
+            list.entries = page.as_mut_ptr() as u64;
+            list.entry_size = size_of::<abi::ckpt_info>() as u32;
+            list.capacity = page.len() as u32;
+            command(self.0.as_fd(), &mut list)?;
+            all.extend_from_slice(&page[..list.count as usize]);
+            if list.more == 0 {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+/// A descriptor of an arena.
+#[derive(Debug)]
+pub struct ArenaFd(OwnedFd);
+
+impl AsFd for ArenaFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl ArenaFd {
+    /// Charges RLIMIT_MEMLOCK so that `pages` pages in all can be touched.
+    pub fn reserve(&self, pages: u64) -> io::Result<()> {
+        let mut reserve = argument::<abi::ckpt_reserve>();
+        reserve.pages = pages;
+        command(self.as_fd(), &mut reserve)
+    }
+
+    /// Closes an epoch.
+    pub fn commit(&self) -> io::Result<abi::ckpt_commit> {
+        let mut commit = argument::<abi::ckpt_commit>();
+        command(self.as_fd(), &mut commit)?;
+        Ok(commit)
+    }
+
+    /// Calls `each` with the runs of pages stamped after `since`: first page, number.
+    pub fn delta(&self, since: u64, mut each: impl FnMut(u64, u64)) -> io::Result<()> {
+        let mut ranges = vec![abi::ckpt_range { pgoff: 0, pages: 0 }; 1024];
+        let mut delta = argument::<abi::ckpt_delta>();
+        delta.since = since;
+        loop {
+            delta.ranges = ranges.as_mut_ptr() as u64;
+            delta.capacity = ranges.len() as u32;
+            command(self.as_fd(), &mut delta)?;
+            for range in &ranges[..delta.count as usize] {
+                each(range.pgoff, range.pages);
+            }
+            if delta.more == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Text of a field that is NUL-terminated.
+pub fn text(field: &[u8]) -> String {
+    let bytes = field.split(|&byte| byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(bytes).into_owned()
+}
