@@ -36,9 +36,12 @@ cp "$here/guest/ckpt-node-permissions" "$ckpt/bin/"
 [[ ! -f $top/target/kmod/ckpt.ko ]] || copy "$top/target/kmod/ckpt.ko" "$ckpt/ckpt.ko"
 copy "$built/ckptctl" "$ckpt/bin/ckptctl"
 copy "$built/ckpt-guest-tests" "$ckpt/bin/ckpt-guest-tests"
+copy "$built/ckpt-bench" "$ckpt/bin/ckpt-bench"
 copy "$built/libckpt.so" "$ckpt/lib/libckpt.so.1"
-for program in "$top"/target/examples/*; do
-	[[ -f $program && -x $program ]] && copy "$program" "$ckpt/bin/${program##*/}"
+for program in "$top"/target/examples/* "$built"/examples/*; do
+	# cargo keeps each of its own under a second name, with a hash.
+	[[ -f $program && -x $program && ! $program =~ -[0-9a-f]{16}$ ]] || continue
+	copy "$program" "$ckpt/bin/${program##*/}"
 done
 if [[ -d $top/examples ]]; then
 	(cd "$top/examples" && find . -type f \( -name '*.lua' -o -name '*.sh' \) -exec cp --parents -t "$ckpt/examples" {} +)

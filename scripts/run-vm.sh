@@ -10,6 +10,8 @@
 #   CKPT_VM_TIMEOUT    seconds until the VM is killed, 1800; 0 for none
 #   CKPT_VM_TEXTS      1: with the texts of the kernel's source
 #   CKPT_VM_CONSOLE    1: a person is at the console; nothing is logged
+#   CKPT_VM_ICOUNT     1: one instruction is one nanosecond of guest time, exact and
+#                      repeatable, for counting instructions; one processor
 #   CKPT_KVM           1: let QEMU use KVM. Off by default: on some machines
 #                      /dev/kvm opens and the guest then hangs
 set -euo pipefail
@@ -52,6 +54,13 @@ qemu=(
 # An oops ends the VM at once. The limits for stalls are wide: under TCG a busy
 # host makes processors look stuck that are only slow.
 kernel_line='console=ttyS0 rdinit=/ckpt/init panic=-1 oops=panic watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120'
+
+if [[ ${CKPT_VM_ICOUNT:-0} == 1 ]]; then
+	[[ $accelerator == tcg && ${CKPT_VM_CPUS:-2} == 1 ]] || die "CKPT_VM_ICOUNT=1 goes with CKPT_VM_CPUS=1 and without CKPT_KVM"
+	# Without these two a copy of any length is one instruction.
+	# shellcheck disable=SC2054
+	qemu+=(-icount shift=0 -cpu max,-erms,-fsrm)
+fi
 
 if [[ ${CKPT_VM_CONSOLE:-0} == 1 ]]; then
 	status=0
