@@ -21,6 +21,7 @@ mod oracle;
 mod process;
 mod rng;
 mod runner;
+mod scratch;
 
 use std::process::ExitCode;
 use std::time::SystemTime;

@@ -11,11 +11,12 @@ use crate::failure::Outcome;
 use crate::runner::Test;
 
 mod create;
+mod shadow;
 mod version;
 
 /// Every test, in the order in which they run.
 pub fn all() -> Vec<&'static Test> {
-    [version::TESTS, create::TESTS]
+    [version::TESTS, create::TESTS, shadow::TESTS]
         .into_iter()
         .flatten()
         .collect()

@@ -152,7 +152,7 @@ impl Cursor {
     // there or not; every other page must be as the arena has it.
     fn compare_replica(&self, model: &Model) -> Result<(), String> {
         for dense in 0..model.geometry().dense_pages() {
-            if model.touched_now(dense) || model.touched_since(dense, self.since) {
+            if model.written_now(dense) || model.written_since(dense, self.since) {
                 continue;
             }
             if self.replica[dense * PAGE..(dense + 1) * PAGE] != model.page(dense)[..] {

@@ -23,6 +23,8 @@ pub mod backend;
 pub mod cursor;
 pub mod generate;
 pub mod geometry;
+pub mod helper;
+pub mod kernel;
 pub mod model;
 pub mod op;
 pub mod run;

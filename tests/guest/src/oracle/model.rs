@@ -29,6 +29,8 @@ struct History {
     written_now: bool,
     /// It was touched for writing since the last commit.
     touched_now: bool,
+    /// DMA into it was asked for once: see [`Model::dma`].
+    lingers: bool,
     /// It has memory for sure.
     resident: bool,
     /// It may have memory.
@@ -104,6 +106,19 @@ impl Model {
         }
     }
 
+    /// Bytes were written by DMA.
+    ///
+    /// The call that asked for it returns before the kernel drops its pins: since
+    /// the module never sets PG_dirty, the block layer leaves that to a worker.
+    /// A page that is pinned at a commit is told again by the next, so from here
+    /// on the page may be told at any time.
+    pub fn dma(&mut self, offset: usize, data: &[u8]) {
+        self.write(offset, data);
+        for (dense, _, _) in page_parts(offset, data.len()) {
+            self.history[dense].lingers = true;
+        }
+    }
+
     /// A page was faulted in for writing, but nothing was written.
     pub fn touch_for_writing(&mut self, dense: usize) {
         let history = &mut self.history[dense];
@@ -151,7 +166,7 @@ impl Model {
         };
         (
             count(|history| history.written_now),
-            count(|history| history.touched_now),
+            count(|history| history.touched_now || history.lingers),
         )
     }
 
@@ -176,12 +191,12 @@ impl Model {
 
     /// Whether a page was touched for writing in an epoch after `since` that is closed.
     pub fn touched_since(&self, dense: usize, since: u64) -> bool {
-        self.history[dense].touched > since
+        self.history[dense].touched > since || self.history[dense].lingers
     }
 
-    /// Whether a page was touched for writing since the last commit.
-    pub fn touched_now(&self, dense: usize) -> bool {
-        self.history[dense].touched_now
+    /// Whether a page was written since the last commit.
+    pub fn written_now(&self, dense: usize) -> bool {
+        self.history[dense].written_now
     }
 }
 

@@ -188,7 +188,12 @@ impl<'a, B: Backend> Oracle<'a, B> {
                     Place::Slot(slot) => self.slot(slot).dense,
                     Place::Helper(window) => self.model.geometry().windows()[window].dense,
                 };
-                self.model.write(dense * PAGE + write.offset, &write.data);
+                let offset = dense * PAGE + write.offset;
+                if write.means == Means::ReadDirect {
+                    self.model.dma(offset, &write.data);
+                } else {
+                    self.model.write(offset, &write.data);
+                }
             }
             Op::Map { slot, dense, pages } => {
                 self.model.slots[*slot] = Some(Slot {
