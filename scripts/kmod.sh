@@ -5,6 +5,7 @@
 #   KDIR=DIR kmod.sh   for a prepared kernel tree of your own, with your tools
 #   kmod.sh --clippy   the kernel's clippy, warnings denied
 #   kmod.sh --fmt      is the source formatted as the kernel's rustfmt wants it?
+#   kmod.sh --reformat makes it so
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 top=$(dirname "$here")
@@ -69,11 +70,14 @@ build)
 	KRUSTFLAGS=-Dwarnings step "clippy of kmod/" "$top/target/logs/kmod-clippy.log" \
 		kernel_make "$top/target/kmod-clippy" CLIPPY=1 KCFLAGS=-Werror modules
 	;;
---fmt)
+--fmt | --reformat)
 	mapfile -t files < <(cd "$source" && find . -name '*.rs' | sort)
-	in_root "$root" --ro-bind "$tree/src:/src" --ro-bind "$source:/kmod" \
-		sh -ec 'cd /kmod && exec rustfmt --check --config-path /src/.rustfmt.toml "$@"' sh "${files[@]}" ||
-		die "kmod/ is not formatted: run rustfmt with the kernel's .rustfmt.toml on the files above"
+	check=--check bind=--ro-bind
+	[[ $mode == --fmt ]] || check='' bind=--bind
+	# shellcheck disable=SC2016 # for the shell inside
+	in_root "$root" --ro-bind "$tree/src:/src" "$bind" "$source:/kmod" \
+		sh -ec 'cd /kmod && exec rustfmt --config-path /src/.rustfmt.toml "$@"' sh ${check:+"$check"} "${files[@]}" ||
+		die "kmod/ is not formatted as the kernel's rustfmt wants it: run scripts/kmod.sh --reformat"
 	;;
 *) die "unknown argument $mode" ;;
 esac
