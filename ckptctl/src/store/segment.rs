@@ -109,10 +109,13 @@ impl FirstBlock {
                 header.features_incompat.get()
             ));
         }
-        let mut written = first_block(&header);
-        written.truncate(block.len());
-        let differs = written.iter().zip(block).position(|(a, b)| a != b);
-        let damaged_at = differs.or((block.len() < BLOCK as usize).then_some(block.len()));
+        let written = first_block(&header);
+        let damaged_at = if block == written {
+            None
+        } else {
+            let differs = written.iter().zip(block).position(|(a, b)| a != b);
+            Some(differs.unwrap_or(block.len()))
+        };
         if !header.is_well_formed() {
             return Ok(FirstBlock {
                 header: None,

@@ -22,7 +22,7 @@ use ckptctl::store::StoreError;
 use ckptctl::store::Writer;
 
 pub const PAGE: usize = 4096;
-pub const ARENA_PAGES: u64 = 256;
+pub const ARENA_PAGES: u64 = 64;
 
 /// An epoch's whole image.
 pub type Image = Vec<u8>;
@@ -52,15 +52,15 @@ pub fn meta(epoch: u64, parent: impl Into<Option<u64>>) -> CommitMeta {
                 name: "heap".into(),
                 kind: 1,
                 offset_pages: 16,
-                len_pages: 100 + epoch % 100,
-                reserve_pages: 200,
+                len_pages: 10 + epoch % 20,
+                reserve_pages: 40,
             },
             RegionEntry {
                 name: "täble".into(),
                 kind: 7,
-                offset_pages: 216,
+                offset_pages: 56,
                 len_pages: 0,
-                reserve_pages: 40,
+                reserve_pages: 8,
             },
         ],
         identity: Identity {
@@ -189,18 +189,18 @@ pub fn small_chain(dir: &Path) -> Images {
             (5, Zero),
             (6, Zero),
             (9, Noise(1)),
-            (200, Even(9)),
+            (50, Even(9)),
         ],
     );
-    commit(&meta(2, 1), &[(4, Even(3)), (9, Noise(2)), (255, Even(4))]);
-    commit(&meta(5, 2), &[(3, Zero), (200, Even(5))]);
+    commit(&meta(2, 1), &[(4, Even(3)), (9, Noise(2)), (63, Even(4))]);
+    commit(&meta(5, 2), &[(3, Zero), (50, Even(5))]);
     let restore = CommitMeta {
         kind: Kind::Restore,
         generation: [0x33; 16],
         ..meta(6, 2)
     };
     commit(&restore, &[]);
-    commit(&meta(7, 6), &[(3, Even(6)), (4, Even(7)), (200, Noise(3))]);
+    commit(&meta(7, 6), &[(3, Even(6)), (4, Even(7)), (50, Noise(3))]);
     images
 }
 

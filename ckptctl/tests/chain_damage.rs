@@ -1,0 +1,460 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Nothing that is wrong in a chain is overlooked, handed out, or taken for
+//! something else: every byte, every truncation.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use ckptctl::store::Chain;
+use ckptctl::store::Report;
+use ckptctl::store::StoreError;
+use proptest::prelude::*;
+use support::*;
+
+const BLOCK: usize = 4096;
+
+/// Verifies a chain and holds the verdict against what loading really gives.
+fn verify(dir: &Path, images: &Images) -> Report {
+    let chain = Chain::open(dir).expect("damage keeps no chain from being opened");
+    let report = chain
+        .verify(|_, _| {})
+        .expect("damage keeps no chain from being verified");
+    let lost = check_against(&chain, images);
+    for epoch in images.keys() {
+        assert_eq!(
+            report.restorable.contains(epoch),
+            !lost.contains(epoch),
+            "verify and load disagree about epoch {epoch}: {report:?}"
+        );
+    }
+    for lost in &report.lost {
+        assert!(
+            report
+                .damage
+                .iter()
+                .any(|damage| damage.lost.contains(lost))
+        );
+    }
+    report
+}
+
+/// What a writer makes of a damaged chain: it refuses it, or opens it and leaves
+/// it as it is.
+fn a_writer_cuts_nothing(dir: &Path) {
+    match open(dir, 16_000) {
+        Ok((writer, recovery)) => {
+            assert_eq!(recovery.torn, None);
+            // Headers only: damage of page data hinders no writer.
+            assert_eq!(recovery.damage, writer.chain().damage());
+        }
+        Err(StoreError::Damaged { .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Flips every `step`th byte from `first` on of all segments.
+fn flip_bytes(first: usize, step: usize) {
+    let temp = tempfile::tempdir().unwrap();
+    let images = small_chain(temp.path());
+    let segments = segments(temp.path());
+    assert!(
+        segments.len() >= 2,
+        "the last segment and another one are to be tried"
+    );
+    for (path, content) in &segments {
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        for at in (first..content.len()).step_by(step) {
+            // Another bit each time, but never a change that is none.
+            let flipped = content[at] ^ (1 << (at * 7 % 8));
+            file.write_all_at(&[flipped], at as u64).unwrap();
+            let report = verify(temp.path(), &images);
+            assert!(
+                !report.damage.is_empty(),
+                "byte {at} of {} is overlooked",
+                path.display()
+            );
+            assert!(
+                report.damage.iter().any(|damage| damage.file == *path),
+                "{report:?}"
+            );
+            assert_eq!(
+                report.torn,
+                None,
+                "byte {at} of {} is taken for torn",
+                path.display()
+            );
+            a_writer_cuts_nothing(temp.path());
+            file.write_all_at(&content[at..=at], at as u64).unwrap();
+        }
+    }
+    assert_eq!(verify(temp.path(), &images).damage, vec![]);
+    assert_eq!(support::segments(temp.path()), segments);
+}
+
+// Two tests, so that two processors share the work.
+#[test]
+fn every_flipped_even_byte_is_found_and_never_handed_out() {
+    flip_bytes(0, 2);
+}
+
+#[test]
+fn every_flipped_odd_byte_is_found_and_never_handed_out() {
+    flip_bytes(1, 2);
+}
+
+/// Where the records of a chain's last segment end.
+fn record_ends(dir: &Path) -> Vec<u64> {
+    let chain = Chain::open(dir).unwrap();
+    let last = chain.segments() as u64;
+    let in_last = chain.commits().filter(|commit| commit.segment == last);
+    in_last
+        .map(|commit| commit.offset + commit.stored_bytes)
+        .collect()
+}
+
+#[test]
+fn every_truncation_of_the_last_segment_is_a_shorter_chain_with_a_torn_tail() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = small_chain(temp.path());
+    let ends = record_ends(temp.path());
+    let (path, content) = segments(temp.path()).pop().unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for len in (0..content.len() as u64).rev() {
+        file.set_len(len).unwrap();
+        let report = verify(temp.path(), &images);
+        if len < BLOCK as u64 {
+            // The header is there as a whole before the segment gets its name.
+            assert!(!report.damage.is_empty(), "{len}");
+            continue;
+        }
+        let kept = ends.iter().filter(|end| **end <= len).count();
+        let end = kept.checked_sub(1).map_or(BLOCK as u64, |last| ends[last]);
+        assert_eq!(report.damage, vec![], "{len}");
+        assert_eq!(
+            report.restorable.len(),
+            images.len() - (ends.len() - kept),
+            "{len}"
+        );
+        match report.torn {
+            None => assert_eq!(len, end),
+            Some(torn) => {
+                assert_eq!((torn.offset, torn.bytes), (end, len - end));
+                assert!(torn.bytes > 0 && torn.file == path);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_writer_cuts_every_torn_tail_and_goes_on() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = small_chain(temp.path());
+    let (path, content) = segments(temp.path()).pop().unwrap();
+    let ends = record_ends(temp.path());
+    for len in (BLOCK + 1..content.len())
+        .step_by(83)
+        .chain([content.len() - 1])
+    {
+        fs::write(&path, &content[..len]).unwrap();
+        let (mut writer, recovery) = open(temp.path(), 1 << 20).unwrap();
+        let torn = recovery.torn.expect("the length is no end of a record");
+        assert_eq!(torn.bytes + torn.offset, len as u64);
+        assert_eq!(path.metadata().unwrap().len(), torn.offset);
+        let kept = ends.iter().filter(|end| **end <= len as u64).count();
+        let newest = writer.chain().newest().unwrap().unwrap().epoch;
+        assert_eq!(
+            writer.chain().commits().count(),
+            images.len() - (ends.len() - kept)
+        );
+
+        let mut images = images.clone();
+        images.retain(|epoch, _| *epoch <= newest);
+        let delta = [(1, Fill::Noise(8)), (4, Fill::Even(8))].into();
+        append(&mut writer, &mut images, &meta(20, newest), &delta).unwrap();
+        drop(writer);
+        let report = verify(temp.path(), &images);
+        assert_eq!((report.damage, report.torn), (vec![], None));
+    }
+}
+
+#[test]
+fn every_truncation_of_a_finished_segment_is_damage() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = small_chain(temp.path());
+    let (path, content) = segments(temp.path()).remove(0);
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for len in (0..content.len() as u64).rev() {
+        file.set_len(len).unwrap();
+        let report = verify(temp.path(), &images);
+        assert!(!report.damage.is_empty(), "{len}");
+        assert_eq!(report.torn, None, "{len}");
+    }
+}
+
+#[test]
+fn bytes_behind_the_end_are_never_ignored() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = small_chain(temp.path());
+    for (i, (path, content)) in segments(temp.path()).into_iter().enumerate() {
+        for extra in [vec![1], vec![0; BLOCK], vec![7; 3 * BLOCK], content.clone()] {
+            fs::write(&path, [content.as_slice(), &extra].concat()).unwrap();
+            let report = verify(temp.path(), &images);
+            // Behind the last record an append may have been torn; what is
+            // neither short nor begins with zeros is something else.
+            let torn = i == 1 && (extra.len() == 1 || extra[0] == 0);
+            assert_eq!(report.damage.is_empty(), torn, "{report:?}");
+            assert_eq!(report.torn.is_some(), torn, "{report:?}");
+            assert_eq!(report.restorable.len(), images.len());
+        }
+        fs::write(&path, content).unwrap();
+    }
+}
+
+#[test]
+fn zeros_where_a_record_was_are_damage_when_something_stands_behind_them() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = small_chain(temp.path());
+    for (i, (path, content)) in segments(temp.path()).into_iter().enumerate() {
+        for at in (BLOCK..content.len() - BLOCK).step_by(BLOCK) {
+            let mut holed = content.clone();
+            holed[at..at + BLOCK].fill(0);
+            fs::write(&path, &holed).unwrap();
+            let report = verify(temp.path(), &images);
+            assert!(!report.damage.is_empty(), "segment {i}, {at}");
+            a_writer_cuts_nothing(temp.path());
+            assert_eq!(fs::read(&path).unwrap(), holed);
+        }
+        fs::write(&path, content).unwrap();
+    }
+}
+
+#[test]
+fn a_damaged_last_record_is_not_given_up_for_an_older_epoch() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = small_chain(temp.path());
+    let chain = Chain::open(temp.path()).unwrap();
+    let last = chain.newest().unwrap().unwrap().clone();
+    let (path, content) = segments(temp.path()).pop().unwrap();
+    let places = [
+        ("header", last.offset + 30),
+        ("meta", last.offset + 260),
+        ("footer", last.offset + last.stored_bytes - 20),
+    ];
+    for (name, at) in places {
+        let mut damaged = content.clone();
+        damaged[at as usize] ^= 0x40;
+        fs::write(&path, &damaged).unwrap();
+        let chain = Chain::open(temp.path()).unwrap();
+        assert!(chain.newest().is_err(), "{name}");
+        let refused = open(temp.path(), 16_000).unwrap_err();
+        assert!(refused.is_damage(), "{name}: {refused}");
+        // What the advice says works.
+        let advice = format!("truncate -s {} {}", last.offset, path.display());
+        assert!(refused.to_string().contains(&advice), "{name}: {refused}");
+        fs::write(&path, &damaged[..last.offset as usize]).unwrap();
+        let (writer, recovery) = open(temp.path(), 16_000).unwrap();
+        assert_eq!(recovery, Default::default());
+        let restorable = images.keys().filter(|epoch| **epoch != last.epoch).count();
+        assert_eq!(writer.chain().commits().count(), restorable);
+    }
+}
+
+#[test]
+fn damage_in_page_data_costs_only_epochs_that_still_have_the_page() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = small_chain(temp.path());
+    let chain = Chain::open(temp.path()).unwrap();
+    // Page 9 is noise: stored as it is in epochs 1 and 2.
+    let (path, content) = segments(temp.path()).remove(0);
+    let lost_with = |noise: u64| {
+        let needle = Fill::Noise(noise).page();
+        let at = content
+            .windows(PAGE)
+            .position(|window| window == needle)
+            .unwrap();
+        let mut damaged = content.clone();
+        damaged[at + 100] ^= 1;
+        fs::write(&path, damaged).unwrap();
+        let report = verify(temp.path(), &images);
+        assert_eq!(report.damage.len(), 1);
+        assert_eq!(report.damage[0].offset, at as u64);
+        report.lost
+    };
+    assert_eq!(lost_with(1), [1]);
+    assert_eq!(lost_with(2), [2, 5, 6, 7]);
+    assert_eq!(chain.commits().count(), 5);
+}
+
+#[test]
+fn a_missing_segment_is_named_with_what_it_costs() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = small_chain(temp.path());
+    let segments = segments(temp.path());
+    let (first, _) = &segments[0];
+    fs::remove_file(first).unwrap();
+    let report = verify(temp.path(), &images);
+    assert!(
+        report.damage.iter().any(|damage| damage.file == *first),
+        "{report:?}"
+    );
+    let chain = Chain::open(temp.path()).unwrap();
+    assert_eq!(
+        check_against(&chain, &images),
+        images.keys().copied().collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn segments_that_were_exchanged_are_found() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = small_chain(temp.path());
+    let segments = segments(temp.path());
+    fs::write(&segments[0].0, &segments[1].1).unwrap();
+    fs::write(&segments[1].0, &segments[0].1).unwrap();
+    let report = verify(temp.path(), &images);
+    assert!(report.restorable.is_empty());
+    assert!(report.damage.len() >= 2, "{report:?}");
+}
+
+#[test]
+fn a_segment_of_another_chain_is_found() {
+    let (temp, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let images = small_chain(temp.path());
+    small_chain(other.path());
+    let theirs = segments(other.path());
+    let mine = segments(temp.path());
+    fs::write(&mine[1].0, &theirs[1].1).unwrap();
+    let report = verify(temp.path(), &images);
+    assert_eq!(report.damage.len(), 1, "{report:?}");
+    assert_eq!(report.damage[0].file, mine[1].0);
+}
+
+#[test]
+fn a_segment_that_lost_both_headers_costs_its_records() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = small_chain(temp.path());
+    let chain = Chain::open(temp.path()).unwrap();
+    let in_second: Vec<u64> = chain
+        .commits()
+        .filter(|commit| commit.segment == 2)
+        .map(|commit| commit.epoch)
+        .collect();
+    let (path, mut content) = segments(temp.path()).pop().unwrap();
+    content[..BLOCK].fill(0xff);
+    fs::write(&path, content).unwrap();
+    let report = verify(temp.path(), &images);
+    assert_eq!(report.lost, in_second);
+    assert!(open(temp.path(), 16_000).unwrap_err().is_damage());
+}
+
+#[test]
+fn what_was_left_of_a_segment_in_the_making_is_removed_by_the_next_writer() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = small_chain(temp.path());
+    let unfinished = temp.path().join("segment-0000000003.ckpt.tmp");
+    fs::write(&unfinished, [1; 77]).unwrap();
+    let report = verify(temp.path(), &images);
+    assert_eq!(report.damage, vec![]);
+    assert_eq!(report.unfinished, [unfinished.clone()]);
+    let (_writer, recovery) = open(temp.path(), 16_000).unwrap();
+    assert_eq!(recovery.removed, [unfinished.clone()]);
+    assert!(!unfinished.exists());
+}
+
+#[test]
+fn a_damaged_parent_is_nothing_to_build_on() {
+    let temp = tempfile::tempdir().unwrap();
+    small_chain(temp.path());
+    let chain = Chain::open(temp.path()).unwrap();
+    let footer = {
+        let commit = chain.find(5).unwrap();
+        (
+            chain.file_of(commit).to_owned(),
+            commit.offset + commit.stored_bytes - 20,
+        )
+    };
+    let (path, at): (PathBuf, u64) = footer;
+    let mut content = fs::read(&path).unwrap();
+    content[at as usize] ^= 1;
+    fs::write(&path, content).unwrap();
+    let (mut writer, recovery) = open(temp.path(), 1 << 20).unwrap();
+    assert_eq!(recovery.damage.len(), 1);
+    assert_eq!(recovery.damage[0].lost, [5]);
+    assert!(writer.append(&meta(8, 5), []).unwrap_err().is_damage());
+    writer.append(&meta(8, 7), []).unwrap();
+}
+
+/// A change to a chain's files.
+#[derive(Clone, Debug)]
+enum Harm {
+    Set {
+        at: prop::sample::Index,
+        bytes: Vec<u8>,
+    },
+    Copy {
+        from: prop::sample::Index,
+        to: prop::sample::Index,
+        len: usize,
+    },
+    Cut {
+        at: prop::sample::Index,
+    },
+}
+
+fn harm() -> impl Strategy<Value = Harm> {
+    let index = any::<prop::sample::Index>;
+    prop_oneof![
+        4 => (index(), prop::collection::vec(any::<u8>(), 1..300))
+            .prop_map(|(at, bytes)| Harm::Set { at, bytes }),
+        2 => (index(), index(), prop_oneof![Just(BLOCK), Just(256), 1..9000usize])
+            .prop_map(|(from, to, len)| Harm::Copy { from, to, len }),
+        1 => index().prop_map(|at| Harm::Cut { at }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    // `check_against` fails when anything comes out other than it was committed.
+    #[test]
+    fn no_harm_makes_a_chain_hand_out_something_else(
+        harms in prop::collection::vec((any::<bool>(), harm()), 1..6),
+    ) {
+        let temp = tempfile::tempdir()?;
+        let images = small_chain(temp.path());
+        let mut segments = segments(temp.path());
+        for (first, harm) in harms {
+            let content = &mut segments[usize::from(!first)].1;
+            if content.is_empty() {
+                continue;
+            }
+            match harm {
+                Harm::Set { at, bytes } => {
+                    let at = at.index(content.len());
+                    let len = bytes.len().min(content.len() - at);
+                    content[at..at + len].copy_from_slice(&bytes[..len]);
+                }
+                Harm::Copy { from, to, len } => {
+                    // Blocks are what a file system confuses.
+                    let from = from.index(content.len()) / BLOCK * BLOCK;
+                    let to = to.index(content.len()) / BLOCK * BLOCK;
+                    let len = len.min(content.len() - from.max(to));
+                    content.copy_within(from..from + len, to);
+                }
+                Harm::Cut { at } => content.truncate(at.index(content.len())),
+            }
+        }
+        for (path, content) in &segments {
+            fs::write(path, content)?;
+        }
+        verify(temp.path(), &images);
+        if let Ok((writer, _)) = open(temp.path(), 16_000) {
+            check_against(writer.chain(), &images);
+        }
+        verify(temp.path(), &images);
+    }
+}
