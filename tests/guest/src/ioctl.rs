@@ -128,6 +128,13 @@ impl Bytes {
         unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast(), self.words.len() * 8) }
     }
 
+    /// The number at an offset.
+    pub fn get_u32(&self, offset: usize) -> u32 {
+        let bytes = self.words[offset / 8].to_ne_bytes();
+        let at = offset % 8;
+        u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    }
+
     /// Puts a number at an offset.
     pub fn put_u32(&mut self, offset: usize, value: u32) {
         let word = &mut self.words[offset / 8];

@@ -10,16 +10,28 @@ use crate::failure::Failure;
 use crate::failure::Outcome;
 use crate::runner::Test;
 
+mod arguments;
 mod create;
+mod info;
+mod list;
+mod open;
 mod shadow;
 mod version;
 
 /// Every test, in the order in which they run.
 pub fn all() -> Vec<&'static Test> {
-    [version::TESTS, create::TESTS, shadow::TESTS]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        version::TESTS,
+        arguments::TESTS,
+        create::TESTS,
+        open::TESTS,
+        list::TESTS,
+        info::TESTS,
+        shadow::TESTS,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Fails when a test left an arena behind.
