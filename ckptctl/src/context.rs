@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A context: one arena, one chain, and what moves state between them.
 
+use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -23,6 +24,7 @@ use crate::identity;
 use crate::options::Options;
 use crate::options::Restore;
 use crate::store;
+use crate::store::CommitInfo;
 use crate::store::CommitMeta;
 use crate::store::Identity;
 use crate::store::Kind;
@@ -60,7 +62,10 @@ pub struct CommitReport {
 struct Inner {
     arena: Arena,
     heap: Heap,
-    writer: Writer,
+    dir: PathBuf,
+    /// None when the last one could not undo a failed append: then the next commit opens
+    /// the chain again, which examines what is on the disk.
+    writer: Option<Writer>,
     /// Everything up to this epoch is in the chain: the library's cursor.
     saved: u64,
     /// The last durable epoch of this state, which the next one builds on.
@@ -153,7 +158,8 @@ impl Context {
         let mut inner = Inner {
             arena,
             heap: Heap::new(),
-            writer,
+            dir,
+            writer: Some(writer),
             saved: highest,
             parent: restored,
             epoch: highest,
@@ -354,10 +360,35 @@ impl Inner {
         let committed = self.arena.commit()?;
         self.epoch = committed.epoch;
         let meta = self.meta(Kind::Restore, committed.pause_ns, identity, generation);
-        self.writer.append(&meta, [])?;
+        self.append(&meta, &[])?;
         self.saved = committed.epoch;
         self.parent = Some(committed.epoch);
         Ok(())
+    }
+
+    /// Appends a record with the pages of a delta.
+    fn append(&mut self, meta: &CommitMeta, delta: &[PageRange]) -> Result<CommitInfo, StoreError> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => {
+                let (writer, _) = Writer::open_or_create(&self.dir, store::Options::default())?;
+                self.writer.insert(writer)
+            }
+        };
+        let mut buffer = Vec::new();
+        let appended = writer.append_with(meta, |sink| {
+            for part in delta.iter().flat_map(parts) {
+                buffer.resize((part.end - part.start) as usize * PAGE, 0);
+                self.arena.read_pages(part.start, &mut buffer);
+                sink.push(part.start, &buffer)?;
+            }
+            Ok(())
+        });
+        let appended = appended.cloned();
+        if let Err(StoreError::Poisoned { .. }) = appended {
+            self.writer = None;
+        }
+        appended
     }
 
     fn commit(&mut self, identity: &Identity, generation: [u8; 16]) -> Result<CommitReport, Error> {
@@ -365,15 +396,7 @@ impl Inner {
         self.epoch = committed.epoch;
         let delta = self.arena.delta(self.saved)?;
         let meta = self.meta(Kind::Commit, committed.pause_ns, identity, generation);
-        let (arena, mut buffer) = (&self.arena, Vec::new());
-        let info = self.writer.append_with(&meta, |sink| {
-            for part in delta.iter().flat_map(parts) {
-                buffer.resize((part.end - part.start) as usize * PAGE, 0);
-                arena.read_pages(part.start, &mut buffer);
-                sink.push(part.start, &buffer)?;
-            }
-            Ok::<(), StoreError>(())
-        })?;
+        let info = self.append(&meta, &delta)?;
         let report = CommitReport {
             epoch: info.epoch,
             pages: info.data_pages + info.zero_pages,
@@ -394,3 +417,6 @@ fn parts(range: &PageRange) -> impl Iterator<Item = PageRange> + use<> {
         .step_by(COPY_PAGES as usize)
         .map(move |first| first..end.min(first + COPY_PAGES))
 }
+
+#[cfg(test)]
+mod tests;
