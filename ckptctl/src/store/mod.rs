@@ -46,3 +46,6 @@ pub use verify::Report;
 pub use writer::Options;
 pub use writer::Recovery;
 pub use writer::Writer;
+
+#[cfg(test)]
+mod tests;

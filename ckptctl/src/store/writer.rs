@@ -95,13 +95,13 @@ impl Writer {
                 what,
             });
         }
-        if scan.segments.is_empty() {
-            begin(&dir, &mut scan)?;
-            recovery.created = true;
-        }
         for path in std::mem::take(&mut scan.unfinished) {
             file::unlink(&path).map_err(StoreError::io("remove", &path))?;
             recovery.removed.push(path);
+        }
+        if scan.segments.is_empty() {
+            begin(&dir, &mut scan)?;
+            recovery.created = true;
         }
         let Some(end) = scan.end else {
             return Err(refuse(Chain { dir, scan }));

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a chain does when system calls fail and when the power does. These tests
+//! need the fake behind the system calls; all others are in `ckptctl/tests`.
+
+mod failing_calls;
+mod power_failure;
+
+use std::path::Path;
+
+use super::Chain;
+use super::CommitMeta;
+use super::Identity;
+use super::Kind;
+use super::Options;
+use super::StoreError;
+use super::Writer;
+
+const PAGE: usize = 4096;
+const ARENA_PAGES: u64 = 32;
+
+fn meta(epoch: u64) -> CommitMeta {
+    CommitMeta {
+        epoch,
+        parent: (epoch > 1).then(|| epoch - 1),
+        kind: Kind::Commit,
+        generation: [1; 16],
+        time_ns: epoch,
+        pause_ns: 0,
+        arena_base: 0x2000_0000_0000,
+        arena_len_pages: ARENA_PAGES,
+        page_shift: 12,
+        regions: vec![],
+        identity: Identity::default(),
+    }
+}
+
+/// Every epoch is its parent with one page of noise and two even pages.
+fn delta(epoch: u64) -> Vec<(u64, Vec<u8>)> {
+    let mut state = epoch.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let noise = (0..PAGE).map(|_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    });
+    let at = epoch % (ARENA_PAGES - 4);
+    vec![(at, noise.collect()), (at + 2, vec![epoch as u8; 2 * PAGE])]
+}
+
+fn append(writer: &mut Writer, epoch: u64) -> Result<(), StoreError> {
+    let delta = delta(epoch);
+    let runs = delta
+        .iter()
+        .map(|(pgoff, bytes)| (*pgoff, bytes.as_slice()));
+    writer.append(&meta(epoch), runs).map(|_| ())
+}
+
+fn image(epoch: u64) -> Vec<u8> {
+    let mut image = vec![0; ARENA_PAGES as usize * PAGE];
+    for (pgoff, bytes) in (1..=epoch).flat_map(delta) {
+        image[pgoff as usize * PAGE..][..bytes.len()].copy_from_slice(&bytes);
+    }
+    image
+}
+
+fn open(dir: &Path, segment_bytes: u64) -> Result<Writer, StoreError> {
+    Writer::open_or_create(dir, Options { segment_bytes }).map(|(writer, _)| writer)
+}
+
+/// Asserts that a chain is sound, and holds epochs 1 to `newest` and no other.
+fn assert_holds(chain: &Chain, newest: u64) {
+    let report = chain.verify(|_, _| {}).unwrap();
+    assert_eq!(report.damage, vec![]);
+    assert_eq!(report.restorable, (1..=newest).collect::<Vec<_>>());
+    for epoch in 1..=newest {
+        let mut restored = vec![0; ARENA_PAGES as usize * PAGE];
+        let mut loader = chain.load(epoch).unwrap();
+        while let Some(run) = loader.next_run().unwrap() {
+            restored[run.pgoff as usize * PAGE..][..run.bytes.len()].copy_from_slice(run.bytes);
+        }
+        assert!(restored == image(epoch), "epoch {epoch} is something else");
+    }
+}
