@@ -45,9 +45,10 @@ cache_get() {
 		fi
 		if [[ ! -d $entry ]]; then
 			cache_sweep_tmp "$kind"
-			tmp=$cache_dir/.tmp-$kind-$key
-			mkdir -p "$tmp"
-			"$@" "$tmp" >&2 9>&- || {
+			tmp=$(mktemp -d "$cache_dir/.tmp-$kind-XXXXXX")
+			chmod 755 "$tmp"
+			# COMMAND inherits the lock: what outlives us keeps it.
+			"$@" "$tmp" >&2 || {
 				rm -rf --one-file-system "$tmp"
 				die "could not make $kind; the cache is as it was, so run this again when the cause is gone"
 			}

@@ -73,7 +73,7 @@ make_image() {
 case ${1:-} in
 --make)
 	cache_need_mib "the guest image" 400
-	step "guest image" "$(cache_log guest-image)" "$0" --fill "$4" "$2" "$3"
+	step "the guest image" "$(cache_log guest-image)" "$0" --fill "$4" "$2" "$3"
 	;;
 --fill) make_image "$2" "$3" "$4" ;;
 *)

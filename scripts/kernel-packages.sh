@@ -87,8 +87,7 @@ fetch() {
 case ${1:-} in
 --make)
 	cache_need_mib "the kernel's packages" 1500
-	say "loading the kernel of $kernel_suite: 350 MB to load, 0.5 GB of disk"
-	step "kernel packages" "$(cache_log kernel-packages)" "$0" --fetch "$3" "$2"
+	step "the kernel of $kernel_suite" "$(cache_log kernel-packages)" "$0" --fetch "$3" "$2"
 	;;
 --fetch) fetch "$2" "$3" ;;
 *)

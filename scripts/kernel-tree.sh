@@ -27,8 +27,7 @@ prepare() {
 case ${1:-} in
 --make)
 	cache_need_mib "the kernel's source and build tree" 3500
-	say "preparing the kernel's build tree: 2.5 GB of disk, about 2 minutes on 2 processors"
-	step "kernel build tree" "$(cache_log kernel-tree)" "$0" --prepare "$4" "$2" "$3"
+	step "the kernel's build tree (about 2 minutes)" "$(cache_log kernel-tree)" "$0" --prepare "$4" "$2" "$3"
 	;;
 --prepare) prepare "$2" "$3" "$4" ;;
 *)

@@ -72,7 +72,7 @@ fi
 # QEMU takes the end of its stdin for a port that hung up; this one has no end.
 mkfifo "$work/stdin"
 status=0
-timeout -k 10 "$limit" "${qemu[@]}" \
+timeout --foreground -k 10 "$limit" "${qemu[@]}" \
 	-append "$kernel_line loglevel=7" -serial "file:$logs/console.log" \
 	-device virtio-serial-pci \
 	-chardev stdio,id=out,signal=off -device virtserialport,chardev=out,name=ckpt.out \

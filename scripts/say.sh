@@ -19,8 +19,13 @@ step() {
 	shift 2
 	mkdir -p "$(dirname "$log")"
 	began=$SECONDS
+	# A process group of its own, so that an interrupt ends all of it.
+	set -m
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
+	set +m
+	# shellcheck disable=SC2064 # with the pid of now
+	trap "kill -TERM -- -$pid 2>/dev/null; trap - INT TERM; kill -INT \$BASHPID" INT TERM
 	[[ -t 2 ]] || say "$title ..."
 	while kill -0 "$pid" 2>/dev/null; do
 		now=$((SECONDS - began))
@@ -34,6 +39,7 @@ step() {
 		timeout 1 tail --pid="$pid" -s 0.1 -f /dev/null || true
 	done
 	wait "$pid" || status=$?
+	trap - INT TERM
 	[[ -t 2 ]] && printf '\r\033[K' >&2
 	if ((status == 0)); then
 		say "$title: done in $((SECONDS - began)) s"
