@@ -16,6 +16,7 @@ mod failure;
 mod ioctl;
 mod ktap;
 mod mapping;
+mod meminfo;
 mod options;
 mod oracle;
 mod process;

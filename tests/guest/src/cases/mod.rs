@@ -11,12 +11,20 @@ use crate::failure::Outcome;
 use crate::runner::Test;
 
 mod arguments;
+mod commit;
 mod create;
+mod delta;
 mod info;
 mod list;
+mod map;
 mod open;
+mod poll;
+mod pread;
 mod shadow;
+mod sparse;
+mod stats;
 mod version;
+mod writes;
 
 /// Every test, in the order in which they run.
 pub fn all() -> Vec<&'static Test> {
@@ -27,6 +35,14 @@ pub fn all() -> Vec<&'static Test> {
         open::TESTS,
         list::TESTS,
         info::TESTS,
+        commit::TESTS,
+        delta::TESTS,
+        stats::TESTS,
+        poll::TESTS,
+        pread::TESTS,
+        map::TESTS,
+        writes::TESTS,
+        sparse::TESTS,
         shadow::TESTS,
     ]
     .into_iter()
