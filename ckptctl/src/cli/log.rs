@@ -101,7 +101,11 @@ fn text(chain: &Chain, totals: &Totals) -> String {
             ]
         })
         .collect();
-    let mut text = if rows.is_empty() { String::new() } else { output::table(&columns, rows) + "\n" };
+    let mut text = if rows.is_empty() {
+        String::new()
+    } else {
+        output::table(&columns, rows) + "\n"
+    };
     text += &output::facts([
         (
             "commits",
@@ -122,16 +126,16 @@ fn text(chain: &Chain, totals: &Totals) -> String {
         (
             "full checkpoints",
             format!(
-                "would have saved {} and taken {}, compressed as here ({} uncompressed)",
+                "would have saved {}, {}, and taken {}",
                 figures::counted(totals.full_pages, "page"),
-                figures::bytes(totals.full_stored_bytes),
-                figures::bytes(totals.full_raw_bytes)
+                figures::bytes(totals.full_raw_bytes),
+                figures::bytes(totals.full_stored_bytes)
             ),
         ),
         (
             "so this chain takes",
             format!(
-                "{} of what full checkpoints would have taken",
+                "{} of what full checkpoints would have taken, compressed alike",
                 figures::percent(totals.stored_bytes, totals.full_stored_bytes)
             ),
         ),

@@ -155,7 +155,7 @@ fn holder_text(pid: Option<u32>, alive: bool, dir: &Path) -> String {
 fn available(oldest: Option<u64>, newest: Option<u64>, dir: &Path) -> String {
     match oldest.zip(newest) {
         Some((oldest, newest)) => format!(
-            "it has {oldest} to {newest}, see `ckptctl log {}`",
+            "its epochs lie between {oldest} and {newest}, see `ckptctl log {}`",
             dir.display()
         ),
         None => "nothing was committed to it yet".into(),

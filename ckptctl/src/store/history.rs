@@ -7,6 +7,9 @@ use std::ops::Range;
 use super::chain::Chain;
 use super::codec::Codec;
 use super::error::StoreError;
+use super::format::IndexEntry;
+use super::format::Layout;
+use super::format::RUN_MAX_PAGES;
 use super::index::Run;
 use super::loader;
 use super::run_reader::OpenSegment;
@@ -20,7 +23,8 @@ pub struct FullCost {
     pub live_pages: u64,
     /// Their bytes.
     pub raw_bytes: u64,
-    /// Their bytes as this chain stores them, so with the same compression.
+    /// What a record with all of them would take on disk: as compressed as they
+    /// are in this chain, with everything else that a record has.
     pub stored_bytes: u64,
 }
 
@@ -62,7 +66,7 @@ impl Chain {
                 epoch: info.epoch,
                 live_pages: image.pages,
                 raw_bytes: image.pages << info.page_shift,
-                stored_bytes: image.share / SHARE_UNIT,
+                stored_bytes: image.record_bytes(record.header.meta_len.get()),
             });
         }
         Ok(costs)
@@ -91,6 +95,17 @@ struct Image {
 }
 
 impl Image {
+    /// What a record with the whole image takes.
+    fn record_bytes(&self, meta_len: u64) -> u64 {
+        let runs = self.pages.div_ceil(u64::from(RUN_MAX_PAGES));
+        let layout = Layout {
+            meta_len,
+            data_len: self.share / SHARE_UNIT,
+            index_len: runs * size_of::<IndexEntry>() as u64,
+        };
+        layout.total_len().unwrap_or(u64::MAX)
+    }
+
     fn set(&mut self, pages: Range<u64>, run: &Run) {
         self.clear(&pages);
         if run.codec != Codec::Zero {
