@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# Makes the Rust sides of the kernel ABI from include/uapi/ckpt.h, one for the
-# module and one for the library. With --check: fails when the checked-in
-# files are not what the header says.
+# Makes the Rust sides of the headers: of the kernel ABI, include/uapi/ckpt.h, one
+# for the module and one for the library, and of libckpt's C API, include/ckpt.h.
+# With --check: fails when the checked-in files are not what the headers say.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 top=$(dirname "$here")
@@ -12,7 +12,7 @@ top=$(dirname "$here")
 . "$here/in-root.sh"
 
 header=$top/include/uapi/ckpt.h
-declare -A sides=([kernel_side]=kmod/abi.rs [library_side]=ckptctl/src/sys/abi.rs)
+declare -A sides=([kernel_side]=kmod/abi.rs [library_side]=ckptctl/src/sys/abi.rs [c_api]=ckptctl/ffi/src/header.rs)
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -74,8 +74,31 @@ side() {
 }
 side GPL-2.0-only >"$work/kernel_side.rs"
 side 'Apache-2.0 OR MIT' >"$work/library_side.rs"
+
+# The C API is userland's alone, so C's own types stay.
+cp "$top/include/ckpt.h" "$work/api.h"
+in_root "$root" --bind "$work:/work" bindgen /work/api.h \
+	--rust-target 1.85 --use-core --generate-cstr --no-doc-comments --no-derive-debug \
+	--allowlist-item '(ckpt|CKPT)_.*' \
+	--disable-header-comment --formatter none -o /work/raw_api.rs
+{
+	cat <<-END
+		// SPDX-License-Identifier: Apache-2.0 OR MIT
+		//! The C API, made from \`include/ckpt.h\` by \`make bindings\`. Do not edit.
+		//!
+		//! That header is where everything is documented.
+		#![allow(
+		    missing_docs,
+		    non_camel_case_types,
+		    dead_code,
+		    reason = "names and documentation are the header's"
+		)]
+
+	END
+	cat "$work/raw_api.rs"
+} >"$work/c_api.rs"
 in_root "$root" --bind "$work:/work" \
-	rustfmt --edition 2021 /work/kernel_side.rs /work/library_side.rs
+	rustfmt --edition 2024 /work/kernel_side.rs /work/library_side.rs /work/c_api.rs
 
 drift=0
 for side in "${!sides[@]}"; do
@@ -89,4 +112,4 @@ for side in "${!sides[@]}"; do
 		say "wrote ${sides[$side]}"
 	fi
 done
-((drift == 0)) || die "the Rust sides of the ABI are not what include/uapi/ckpt.h says: run make bindings and commit the result"
+((drift == 0)) || die "the Rust sides are not what the headers say: run make bindings and commit the result"

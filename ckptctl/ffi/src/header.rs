@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The C API, made from `include/ckpt.h` by `make bindings`. Do not edit.
+//!
+//! That header is where everything is documented.
+#![allow(
+    missing_docs,
+    non_camel_case_types,
+    dead_code,
+    reason = "names and documentation are the header's"
+)]
+
+pub const CKPT_VERSION_MAJOR: u32 = 0;
+pub const CKPT_VERSION_MINOR: u32 = 1;
+pub const CKPT_VERSION_PATCH: u32 = 0;
+pub const CKPT_NO_CODE_POINTERS: u32 = 1;
+pub const CKPT_FRESH: u32 = 2;
+pub const CKPT_BEFORE_COMMIT: u32 = 1;
+pub const CKPT_AFTER_COMMIT: u32 = 2;
+pub const CKPT_AFTER_RESTORE: u32 = 3;
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct ckpt {
+    _unused: [u8; 0],
+}
+pub type ckpt_t = ckpt;
+pub type ckpt_hook_fn = ::core::option::Option<
+    unsafe extern "C" fn(
+        ctx: *mut ckpt_t,
+        epoch: u64,
+        user: *mut ::core::ffi::c_void,
+    ) -> ::core::ffi::c_int,
+>;
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct ckpt_options {
+    pub size: usize,
+    pub dir: *const ::core::ffi::c_char,
+    pub name: *const ::core::ffi::c_char,
+    pub arena_bytes: u64,
+    pub base: u64,
+    pub restore_epoch: u64,
+    pub flags: u32,
+    pub reserved: u32,
+    pub after_restore: ckpt_hook_fn,
+    pub after_restore_user: *mut ::core::ffi::c_void,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ckpt_options"][::core::mem::size_of::<ckpt_options>() - 72usize];
+    ["Alignment of ckpt_options"][::core::mem::align_of::<ckpt_options>() - 8usize];
+    ["Offset of field: ckpt_options::size"][::core::mem::offset_of!(ckpt_options, size) - 0usize];
+    ["Offset of field: ckpt_options::dir"][::core::mem::offset_of!(ckpt_options, dir) - 8usize];
+    ["Offset of field: ckpt_options::name"][::core::mem::offset_of!(ckpt_options, name) - 16usize];
+    ["Offset of field: ckpt_options::arena_bytes"]
+        [::core::mem::offset_of!(ckpt_options, arena_bytes) - 24usize];
+    ["Offset of field: ckpt_options::base"][::core::mem::offset_of!(ckpt_options, base) - 32usize];
+    ["Offset of field: ckpt_options::restore_epoch"]
+        [::core::mem::offset_of!(ckpt_options, restore_epoch) - 40usize];
+    ["Offset of field: ckpt_options::flags"]
+        [::core::mem::offset_of!(ckpt_options, flags) - 48usize];
+    ["Offset of field: ckpt_options::reserved"]
+        [::core::mem::offset_of!(ckpt_options, reserved) - 52usize];
+    ["Offset of field: ckpt_options::after_restore"]
+        [::core::mem::offset_of!(ckpt_options, after_restore) - 56usize];
+    ["Offset of field: ckpt_options::after_restore_user"]
+        [::core::mem::offset_of!(ckpt_options, after_restore_user) - 64usize];
+};
+unsafe extern "C" {
+    pub fn ckpt_open(options: *const ckpt_options, ctx: *mut *mut ckpt_t) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn ckpt_close(ctx: *mut ckpt_t) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn ckpt_region(
+        ctx: *mut ckpt_t,
+        name: *const ::core::ffi::c_char,
+        type_: u32,
+        len: usize,
+        reserve: usize,
+        addr: *mut *mut ::core::ffi::c_void,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn ckpt_region_grow(
+        ctx: *mut ckpt_t,
+        name: *const ::core::ffi::c_char,
+        len: usize,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn ckpt_region_len(ctx: *mut ckpt_t, name: *const ::core::ffi::c_char) -> usize;
+}
+unsafe extern "C" {
+    pub fn ckpt_malloc(ctx: *mut ckpt_t, size: usize) -> *mut ::core::ffi::c_void;
+}
+unsafe extern "C" {
+    pub fn ckpt_calloc(ctx: *mut ckpt_t, count: usize, size: usize) -> *mut ::core::ffi::c_void;
+}
+unsafe extern "C" {
+    pub fn ckpt_realloc(
+        ctx: *mut ckpt_t,
+        ptr: *mut ::core::ffi::c_void,
+        size: usize,
+    ) -> *mut ::core::ffi::c_void;
+}
+unsafe extern "C" {
+    pub fn ckpt_aligned_alloc(
+        ctx: *mut ckpt_t,
+        align: usize,
+        size: usize,
+    ) -> *mut ::core::ffi::c_void;
+}
+unsafe extern "C" {
+    pub fn ckpt_free(ctx: *mut ckpt_t, ptr: *mut ::core::ffi::c_void);
+}
+unsafe extern "C" {
+    pub fn ckpt_set_root(ctx: *mut ckpt_t, root: *mut ::core::ffi::c_void) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn ckpt_root(ctx: *mut ckpt_t) -> *mut ::core::ffi::c_void;
+}
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct ckpt_commit_info {
+    pub size: usize,
+    pub epoch: u64,
+    pub pages: u64,
+    pub stored_bytes: u64,
+    pub pause_ns: u64,
+    pub total_ns: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ckpt_commit_info"][::core::mem::size_of::<ckpt_commit_info>() - 48usize];
+    ["Alignment of ckpt_commit_info"][::core::mem::align_of::<ckpt_commit_info>() - 8usize];
+    ["Offset of field: ckpt_commit_info::size"]
+        [::core::mem::offset_of!(ckpt_commit_info, size) - 0usize];
+    ["Offset of field: ckpt_commit_info::epoch"]
+        [::core::mem::offset_of!(ckpt_commit_info, epoch) - 8usize];
+    ["Offset of field: ckpt_commit_info::pages"]
+        [::core::mem::offset_of!(ckpt_commit_info, pages) - 16usize];
+    ["Offset of field: ckpt_commit_info::stored_bytes"]
+        [::core::mem::offset_of!(ckpt_commit_info, stored_bytes) - 24usize];
+    ["Offset of field: ckpt_commit_info::pause_ns"]
+        [::core::mem::offset_of!(ckpt_commit_info, pause_ns) - 32usize];
+    ["Offset of field: ckpt_commit_info::total_ns"]
+        [::core::mem::offset_of!(ckpt_commit_info, total_ns) - 40usize];
+};
+unsafe extern "C" {
+    pub fn ckpt_commit(ctx: *mut ckpt_t, info: *mut ckpt_commit_info) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn ckpt_is_restored(ctx: *mut ckpt_t) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn ckpt_restored_epoch(ctx: *mut ckpt_t) -> u64;
+}
+unsafe extern "C" {
+    pub fn ckpt_epoch(ctx: *mut ckpt_t) -> u64;
+}
+unsafe extern "C" {
+    pub fn ckpt_generation(ctx: *mut ckpt_t, generation: *mut u8) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn ckpt_hook(
+        ctx: *mut ckpt_t,
+        when: ::core::ffi::c_int,
+        hook: ckpt_hook_fn,
+        user: *mut ::core::ffi::c_void,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn ckpt_tracker(ctx: *mut ckpt_t) -> *const ::core::ffi::c_char;
+}
+unsafe extern "C" {
+    pub fn ckpt_error() -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn ckpt_errmsg(ctx: *mut ckpt_t) -> *const ::core::ffi::c_char;
+}
+unsafe extern "C" {
+    pub fn ckpt_strerror(error: ::core::ffi::c_int) -> *const ::core::ffi::c_char;
+}
+unsafe extern "C" {
+    pub fn ckpt_version() -> *const ::core::ffi::c_char;
+}
