@@ -388,6 +388,75 @@ fn a_damaged_parent_is_nothing_to_build_on() {
     writer.append(&meta(8, 7), []).unwrap();
 }
 
+/// Makes the checksum at the end of a header or footer right again.
+fn reseal(sealed: &mut [u8]) {
+    let body = sealed.len() - 4;
+    let crc = crc32c::crc32c(&sealed[..body]);
+    sealed[body..].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Checksums guard against accidents, hashes against what goes round them.
+#[test]
+fn a_change_with_the_right_checksum_is_found_by_the_hash() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = small_chain(temp.path());
+    let chain = Chain::open(temp.path()).unwrap();
+    for epoch in [2, 7] {
+        let commit = chain.find(epoch).unwrap();
+        let path = chain.file_of(commit).to_owned();
+        let content = fs::read(&path).unwrap();
+        let header = commit.offset as usize;
+        let footer = header + commit.stored_bytes as usize - 256;
+        for start in [header, footer] {
+            for at in start..start + 252 {
+                let mut forged = content.clone();
+                forged[at] ^= 1;
+                reseal(&mut forged[start..start + 256]);
+                fs::write(&path, &forged).unwrap();
+                let report = verify(temp.path(), &images);
+                assert!(
+                    !report.damage.is_empty(),
+                    "epoch {epoch}, byte {}",
+                    at - start
+                );
+                // Its epoch may be what was forged, so it may be lost without a name.
+                assert!(
+                    !report.restorable.contains(&epoch),
+                    "epoch {epoch}, byte {}",
+                    at - start
+                );
+                assert_eq!(report.torn, None, "epoch {epoch}, byte {}", at - start);
+            }
+        }
+        fs::write(&path, content).unwrap();
+    }
+}
+
+#[test]
+fn a_record_that_was_replaced_by_another_is_found_by_the_one_that_builds_on_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = small_chain(temp.path());
+    let chain = Chain::open(temp.path()).unwrap();
+    let commit = chain.find(1).unwrap();
+    let path = chain.file_of(commit).to_owned();
+    let mut content = fs::read(&path).unwrap();
+    let start = commit.offset as usize;
+    let record = &mut content[start..start + commit.stored_bytes as usize];
+    let (body, footer) = record.split_at_mut(commit.stored_bytes as usize - 256);
+    // Another pause, and all that vouches for it made anew.
+    body[96] ^= 1;
+    reseal(&mut body[..256]);
+    let header_and_hashes = [&footer[56..88], &body[..256], &footer[88..120]].concat();
+    let hash = blake3::hash(&header_and_hashes);
+    footer[120..152].copy_from_slice(hash.as_bytes());
+    reseal(footer);
+    fs::write(&path, content).unwrap();
+    let report = verify(temp.path(), &images);
+    assert_eq!(report.restorable, [1]);
+    assert_eq!(report.damage.len(), 1, "{report:?}");
+    assert_eq!(report.lost, [2, 5, 6, 7]);
+}
+
 /// A change to a chain's files.
 #[derive(Clone, Debug)]
 enum Harm {

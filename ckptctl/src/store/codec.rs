@@ -73,3 +73,61 @@ pub(super) fn is_zero(bytes: &[u8]) -> bool {
         .chunks(ZEROS.len())
         .all(|chunk| *chunk == ZEROS[..chunk.len()])
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_decodes_to_the_same(
+            pattern in prop::collection::vec(any::<u8>(), 1..5000),
+            pages in 1..6usize,
+        ) {
+            let raw: Vec<u8> = pattern.iter().copied().cycle().take(pages * 4096).collect();
+            let mut compressor = Compressor::default();
+            let (codec, stored) = compressor.encode(&raw);
+            prop_assert!(stored.len() <= raw.len());
+            let mut decoded = vec![0xee; raw.len()];
+            prop_assert!(decode(codec, stored, &mut decoded));
+            prop_assert!(decoded == raw);
+        }
+
+        // A checksum is no proof: whoever can write a file can make it right.
+        #[test]
+        fn hostile_bytes_decode_to_nothing_or_to_the_right_length(
+            stored in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let mut raw = vec![0; 4096];
+            decode(Codec::Lz4, &stored, &mut raw);
+            prop_assert!(!decode(Codec::None, &stored, &mut raw));
+            prop_assert!(!decode(Codec::Zero, &stored, &mut raw));
+        }
+
+        #[test]
+        fn one_byte_makes_a_page_something_else_than_zero(
+            len in 0..9000usize,
+            at in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = vec![0; len];
+            prop_assert!(is_zero(&bytes));
+            if len > 0 {
+                bytes[at.index(len)] = 1;
+                prop_assert!(!is_zero(&bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_that_do_not_compress_well_are_stored_as_they_are() {
+        let mut compressor = Compressor::default();
+        assert_eq!(compressor.encode(&[7; 4096]).0, Codec::Lz4);
+        let noise: Vec<u8> = (0..4096u32)
+            .map(|i| (i.wrapping_mul(i) >> 7) as u8 ^ i as u8)
+            .collect();
+        let (codec, stored) = compressor.encode(&noise);
+        assert!(codec == Codec::None && stored == noise || stored.len() <= 4096 - 256);
+    }
+}

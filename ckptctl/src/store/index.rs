@@ -111,3 +111,81 @@ pub(super) fn decode(section: &[u8], header: &RecordHeader) -> Result<Vec<Run>, 
     }
     Ok(runs)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Kind;
+
+    const META_BYTES: u64 = 64;
+
+    /// A sound index with runs of all kinds, and the header that goes with it.
+    fn sound() -> (Vec<Run>, RecordHeader) {
+        let run = |pgoff, pages, codec, data_off, stored_len, crc| Run {
+            pgoff,
+            pages,
+            codec,
+            data_off,
+            stored_len,
+            crc,
+        };
+        let data = 256 + META_BYTES;
+        let runs = vec![
+            run(0, 1, Codec::None, data, 4096, 7),
+            run(1, 64, Codec::Lz4, data + 4096, 100, 8),
+            run(65, 1000, Codec::Zero, 0, 0, 0),
+            run(2000, 3, Codec::Lz4, data + 4196, 12287, 9),
+        ];
+        let mut header = RecordHeader::new(Kind::Commit);
+        header.page_shift = 12.into();
+        header.arena_len_pages = 2003.into();
+        header.meta_len = META_BYTES.into();
+        header.data_len = (4096 + 100 + 12287).into();
+        header.data_pages = 68.into();
+        header.zero_pages = 1000.into();
+        (runs, header)
+    }
+
+    #[test]
+    fn what_is_encoded_decodes_to_the_same() {
+        let (runs, header) = sound();
+        assert_eq!(decode(&encode(&runs), &header), Ok(runs));
+    }
+
+    #[test]
+    fn a_run_that_breaks_a_rule_is_refused() {
+        let rules: [(&str, fn(&mut Vec<Run>, &mut RecordHeader)); 14] = [
+            ("overlap", |runs, _| runs[1].pgoff = 0),
+            ("order", |runs, _| runs.swap(0, 2)),
+            ("beyond the arena", |_, header| {
+                header.arena_len_pages = 2002.into()
+            }),
+            ("overflow", |runs, _| runs[3].pgoff = u64::MAX - 1),
+            ("no pages", |runs, _| runs[0].pages = 0),
+            ("too many pages", |runs, _| runs[1].pages = 65),
+            ("raw length", |runs, _| runs[0].stored_len = 4095),
+            ("lz4 that grows", |runs, header| {
+                runs[3].stored_len = 12288;
+                header.data_len = (4096 + 100 + 12288).into();
+            }),
+            ("gap in the data", |runs, _| runs[3].data_off += 8),
+            ("zeros with data", |runs, _| runs[2].stored_len = 1),
+            ("zeros with a checksum", |runs, _| runs[2].crc = 1),
+            ("data length", |_, header| {
+                header.data_len = (4096 + 100 + 12286).into()
+            }),
+            ("pages with data", |_, header| header.data_pages = 69.into()),
+            ("zero pages", |_, header| header.zero_pages = 999.into()),
+        ];
+        for (name, spoil) in rules {
+            let (mut runs, mut header) = sound();
+            spoil(&mut runs, &mut header);
+            assert!(decode(&encode(&runs), &header).is_err(), "{name}");
+        }
+        let (runs, header) = sound();
+        let mut section = encode(&runs);
+        section[12] = 3;
+        assert!(decode(&section, &header).is_err(), "codec");
+        assert!(decode(&section[..33], &header).is_err(), "length");
+    }
+}

@@ -52,3 +52,33 @@ impl PageSet {
         self.ranges.iter().map(|(&start, &end)| start..end)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_holds_what_a_set_of_numbers_holds(
+            inserted in prop::collection::vec((0..60u64, 0..12u64), 0..30),
+        ) {
+            let mut set = PageSet::default();
+            let mut model = BTreeSet::new();
+            for (start, len) in inserted {
+                let fresh = set.insert(start..start + len);
+                let fresh: Vec<u64> = fresh.into_iter().flatten().collect();
+                let expected: Vec<u64> =
+                    (start..start + len).filter(|page| model.insert(*page)).collect();
+                prop_assert_eq!(fresh, expected);
+                let ranges: Vec<_> = set.ranges().collect();
+                prop_assert!(ranges.windows(2).all(|pair| pair[0].end < pair[1].start));
+                let held: Vec<u64> = ranges.into_iter().flatten().collect();
+                prop_assert_eq!(held, model.iter().copied().collect::<Vec<_>>());
+            }
+        }
+    }
+}
