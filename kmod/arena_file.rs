@@ -59,6 +59,8 @@ impl ArenaFile {
     fn reserve(&self, cmd: u32, arg: usize) -> Result {
         let (passed, mut reserve) = Passed::read::<uapi::ckpt_reserve>(cmd, arg)?;
         uapi::check_flags(reserve.flags, 0)?;
+        // Before anything is done, so that an answer that cannot be given changes nothing.
+        passed.write(&reserve)?;
         reserve.charged = self.arena.reserve(reserve.pages)?;
         passed.write(&reserve)
     }
@@ -66,6 +68,8 @@ impl ArenaFile {
     fn commit(&self, cmd: u32, arg: usize) -> Result {
         let (passed, mut commit) = Passed::read::<uapi::ckpt_commit>(cmd, arg)?;
         uapi::check_flags(commit.flags, 0)?;
+        // As above.
+        passed.write(&commit)?;
         let committed = self.arena.commit()?;
         commit.epoch = committed.epoch;
         commit.changed_pages = committed.pages;

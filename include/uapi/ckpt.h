@@ -236,11 +236,12 @@ struct ckpt_info {
  * @pages:    in: pages of the arena, in all, that shall be chargeable
  * @charged:  out: pages charged now, at least @pages
  *
- * Charges the creator's RLIMIT_MEMLOCK for @pages pages now, so that touching
- * that many cannot fail for this limit later. Allocates nothing. Asking for
- * less than is charged already changes nothing. Does not take from the memory
- * cgroup. Charges are given back when the arena is freed. A creator with
- * CAP_IPC_LOCK is not limited.
+ * Charges @pages pages to the user that created the arena, against the
+ * RLIMIT_MEMLOCK that the creator had then, so that touching that many cannot
+ * fail for this limit later. Allocates nothing. Asking for less than is charged
+ * already changes nothing. Does not take from the memory cgroup. Charges are
+ * given back when the arena is freed. A creator with CAP_IPC_LOCK is not
+ * limited.
  *
  * Errors: ENOMEM (RLIMIT_MEMLOCK), EINVAL (more than the arena has),
  * EBADF (read-only descriptor).

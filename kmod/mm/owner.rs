@@ -21,7 +21,8 @@ pub(crate) struct Owner {
     cred: ARef<Credential>,
     user: NonNull<bindings::user_struct>,
     process: NonNull<bindings::pid>,
-    unlimited: bool,
+    /// Pages that the user may have locked: the creator's limit when it created.
+    limit_pages: u64,
 }
 
 // SAFETY: References to users and pids may be used and dropped from any thread.
@@ -43,7 +44,10 @@ impl Owner {
                 cred: ARef::from_raw(NonNull::new_unchecked(cred)),
                 user: NonNull::new_unchecked(shim::ckpt_current_user_get()),
                 process: NonNull::new_unchecked(shim::ckpt_current_tgid_get()),
-                unlimited: bindings::capable(bindings::CAP_IPC_LOCK as c_int),
+                limit_pages: match bindings::capable(bindings::CAP_IPC_LOCK as c_int) {
+                    true => u64::MAX,
+                    false => shim::ckpt_rlimit_memlock() as u64 >> PAGE_SHIFT,
+                },
             }
         }
     }
@@ -80,15 +84,13 @@ impl Owner {
     }
 
     /// Charges pages to the owner's locked memory. `ENOMEM` when that would go over the
-    /// calling process's RLIMIT_MEMLOCK and the owner had no CAP_IPC_LOCK.
+    /// RLIMIT_MEMLOCK that the owner had, unless it had CAP_IPC_LOCK.
     pub(crate) fn charge(&self, pages: u64) -> Result {
-        // SAFETY: Reads a limit of the current task.
-        let limit = (unsafe { shim::ckpt_rlimit_memlock() }) >> PAGE_SHIFT;
         // SAFETY: By the invariant the user is valid.
         let mut old = unsafe { shim::ckpt_locked_vm_read(self.user.as_ptr()) };
         loop {
             let new = (old as u64).checked_add(pages).ok_or(ENOMEM)?;
-            if new > c_long::MAX as u64 || !self.unlimited && new > limit as u64 {
+            if new > self.limit_pages.min(c_long::MAX as u64) {
                 return Err(ENOMEM);
             }
             // SAFETY: As above; `old` is ours.
