@@ -10,8 +10,7 @@ top=$(dirname "$here")
 . "$here/say.sh"
 
 cd "$top"
-if ! cargo metadata --no-deps --format-version 1 --locked | grep -q '"name":"ckpt-bench"'; then
-	die "nothing to measure with yet: the workspace has no program ckpt-bench"
-fi
-"$here/build.sh" --vm
+"$here/host-setup.sh" userland
+step "the benchmark program" target/logs/bench-build.log cargo build --release --locked --package ckpt-bench
+"$here/kmod.sh"
 CKPT_VM_ICOUNT=1 CKPT_VM_CPUS=1 "$here/run-vm.sh" bench "$here/guest/bench"

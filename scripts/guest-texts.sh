@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# Prints the path of a folder with texts.cpio: real texts of the kernel's source
-# for the demonstration, at /ckpt/texts in the guest.
+# Prints the path of a folder with texts.cpio: real texts for the demonstration, at
+# /ckpt/texts in the guest: those of the kernel's source and Debian's licences.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 # shellcheck source=cache.sh
@@ -15,6 +15,7 @@ pack() {
 	(cd "$tree/src" && find LICENSES MAINTAINERS Documentation -type f \
 		\( -path 'LICENSES/*' -o -name MAINTAINERS -o -name '*.rst' \) -print0 |
 		tar -c --null -T -) | tar -x -C "$to/stage/ckpt/texts"
+	cp -a "$root/usr/share/common-licenses" "$to/stage/ckpt/texts/"
 	# shellcheck disable=SC2016 # for the shell inside
 	in_root "$root" --bind "$to:/work" sh -ec '
 		cd /work/stage
