@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use ckptctl::store::StoreError;
 
+use super::program::StartError;
+
 /// The exit codes, for the help.
 pub const HELP: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not supported here, \
                         4 chain damaged, 5 fenced or stale";
@@ -18,11 +20,28 @@ pub enum Exit {
     Unsupported = 3,
     /// A chain is damaged.
     Damaged = 4,
+    /// A program is there and cannot be executed.
+    NotExecutable = 126,
+    /// There is no such program.
+    NotFound = 127,
 }
+
+/// Something that cannot be done on this machine, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unsupported(pub String);
 
 impl Exit {
     /// The code for an error that a verb returned.
     pub fn of(error: &anyhow::Error) -> Exit {
+        if error.is::<Unsupported>() {
+            return Exit::Unsupported;
+        }
+        match error.downcast_ref::<StartError>() {
+            Some(error) if error.is_not_found() => return Exit::NotFound,
+            Some(_) => return Exit::NotExecutable,
+            None => {}
+        }
         match error.downcast_ref::<StoreError>() {
             Some(StoreError::Damaged { .. }) => Exit::Damaged,
             Some(StoreError::Unsupported { .. }) => Exit::Unsupported,

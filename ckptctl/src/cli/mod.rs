@@ -9,7 +9,11 @@ mod chain_arg;
 mod chain_json;
 mod exit;
 mod figures;
+mod module;
 mod output;
+mod program;
+mod restarts;
+mod supervisor;
 
 use std::process::ExitCode;
 
@@ -38,6 +42,7 @@ macro_rules! verbs {
 
 // The order is the help's.
 verbs! {
+    Run in run,
     Log in log,
     Show in show,
     Verify in verify,
@@ -57,7 +62,8 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ckptctl: {error:#}");
+            // Every message names its cause itself.
+            eprintln!("ckptctl: {error}");
             exit::Exit::of(&error).into()
         }
     }

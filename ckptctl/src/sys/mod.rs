@@ -2,14 +2,19 @@
 //! Every system call of this crate.
 //!
 //! The calls of the chain are in [`file`], the others in [`device`], [`memory`] and
-//! [`process`]. Both kinds go through a gate, at which a test can make any call fail.
+//! [`process`]. Both kinds go through a gate, at which a test can make any call fail. What
+//! only the tool needs, to run other programs, does not.
 
 pub mod abi;
+#[cfg(feature = "cli")]
+pub mod child;
 pub mod device;
 pub mod file;
 mod gate;
 pub mod memory;
 pub mod process;
+#[cfg(feature = "cli")]
+pub mod signals;
 
 #[cfg(test)]
 pub(crate) use gate::fake;

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A program that the tool starts, and what it finds in its environment.
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::anyhow;
+use ckptctl::options;
+use ckptctl::sys::child;
+use ckptctl::sys::process;
+use ckptctl::track::Choice;
+use clap::ValueEnum;
+use nix::sys::signal::SigSet;
+use nix::unistd::Pid;
+
+use super::exit::Unsupported;
+use super::module;
+
+/// What `--tracker` and `CKPT_TRACKER` can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Tracker {
+    /// The kernel module if it is loaded, else compare
+    Auto,
+    /// The kernel module, /dev/ckpt
+    Module,
+    /// A copy of the whole state, compared at every commit: works everywhere, at twice the memory
+    Compare,
+}
+
+impl Tracker {
+    fn name(self) -> &'static str {
+        match self {
+            Tracker::Auto => "auto",
+            Tracker::Module => "module",
+            Tracker::Compare => "compare",
+        }
+    }
+}
+
+/// The program, for every verb that starts one.
+#[derive(clap::Args)]
+pub struct ProgramArgs {
+    /// How the program's changes are tracked [default: CKPT_TRACKER, else auto]
+    #[arg(long, value_enum, value_name = "TRACKER")]
+    tracker: Option<Tracker>,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// A program that could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start {}: {source}; {}", name.to_string_lossy(), start_advice(source))]
+pub struct StartError {
+    name: OsString,
+    source: io::Error,
+}
+
+impl StartError {
+    /// True when there is no such program, false when there is and it cannot be run.
+    pub fn is_not_found(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+}
+
+fn start_advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => {
+            "check the name and PATH, and for a script the interpreter in its first line"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "make it executable (chmod +x), on a file system that allows it"
+        }
+        _ => "check that it is an executable for this machine",
+    }
+}
+
+/// A program that can be started.
+#[derive(Debug)]
+pub struct Program {
+    command: Vec<OsString>,
+    store: Option<PathBuf>,
+    epoch: Epoch,
+    tracker: Option<Tracker>,
+}
+
+/// What the program is told about the epoch to restore.
+#[derive(Clone, Copy, Debug)]
+enum Epoch {
+    /// What this process was told.
+    Inherit,
+    /// This one.
+    Given(u64),
+    /// The newest.
+    Newest,
+}
+
+impl Program {
+    /// Prepares starting it on a chain, from an epoch of it; `None` leaves to the environment
+    /// what it says. From here on, programs that this process starts have fixed addresses.
+    ///
+    /// # Errors
+    ///
+    /// When the module is asked for and cannot be used, or addresses cannot be fixed.
+    pub fn prepare(
+        args: ProgramArgs,
+        store: Option<PathBuf>,
+        epoch: Option<u64>,
+    ) -> anyhow::Result<Program> {
+        let asks_for_module = match args.tracker {
+            Some(tracker) => tracker == Tracker::Module,
+            None => Choice::from_environment()? == Choice::Module,
+        };
+        if asks_for_module {
+            module::open(", or run with --tracker compare")?;
+        }
+        if let Err(error) = process::fix_addresses() {
+            if process::addresses_are_random() {
+                return Err(Unsupported(format!(
+                    "cannot switch off address randomisation: {error}; a container's seccomp \
+                     profile that forbids personality(2) does this: allow that call, or start the \
+                     container with another profile"
+                ))
+                .into());
+            }
+        }
+        let store = store.or_else(|| {
+            let variable = env::var_os(options::STORE).filter(|dir| !dir.is_empty());
+            variable.map(PathBuf::from)
+        });
+        let store = store
+            .map(|dir| std::path::absolute(&dir))
+            .transpose()
+            .map_err(|error| anyhow!("cannot tell where the chain's directory is: {error}"))?;
+        Ok(Program {
+            command: args.command,
+            store,
+            epoch: epoch.map_or(Epoch::Inherit, Epoch::Given),
+            tracker: args.tracker,
+        })
+    }
+
+    /// The chain's directory, when it is known.
+    pub fn store(&self) -> Option<&PathBuf> {
+        self.store.as_ref()
+    }
+
+    /// From now on it goes on from the newest epoch.
+    pub fn go_on_from_newest(&mut self) {
+        self.epoch = Epoch::Newest;
+    }
+
+    /// Turns this process into the program. Returns only when that fails.
+    pub fn exec(&self) -> StartError {
+        let source = child::exec(&mut self.command());
+        self.start_error(source)
+    }
+
+    /// Starts the program in a process of its own, which blocks these signals.
+    pub fn spawn(&self, blocked: SigSet) -> Result<Pid, StartError> {
+        child::spawn(&mut self.command(), blocked).map_err(|source| self.start_error(source))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.command[0]);
+        command.args(&self.command[1..]);
+        if let Some(dir) = &self.store {
+            command.env(options::STORE, dir);
+        }
+        match self.epoch {
+            Epoch::Inherit => {}
+            Epoch::Given(epoch) => {
+                command.env(options::RESTORE_EPOCH, epoch.to_string());
+            }
+            Epoch::Newest => {
+                command.env_remove(options::RESTORE_EPOCH);
+            }
+        }
+        if let Some(tracker) = self.tracker {
+            command.env("CKPT_TRACKER", tracker.name());
+        }
+        command
+    }
+
+    fn start_error(&self, source: io::Error) -> StartError {
+        StartError {
+            name: self.command[0].clone(),
+            source,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Whether and when a program that failed is started again.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+/// A run that lasted this long is no reason to wait longer before the next.
+const LONG: Duration = Duration::from_secs(10);
+
+/// What `--restart` can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Restart {
+    /// Leave it at one run
+    Never,
+    /// Start it again when a signal killed it or it ended with another code than 0
+    OnFailure,
+}
+
+/// The options, for every verb that starts a program.
+#[derive(clap::Args)]
+pub struct RestartArgs {
+    /// When to start the program again, from its last commit
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Restart::Never)]
+    restart: Restart,
+    /// Give up after so many restarts in a row without a new commit
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    max_restarts: u32,
+    /// Wait before a restart: MIN at first, twice as long each time, at most MAX. It is MIN
+    /// again after a new commit, and after a run of 10 s or more
+    #[arg(long, value_name = "MIN[..MAX]", default_value = "100ms..30s", value_parser = Backoff::parse)]
+    backoff: Backoff,
+}
+
+/// Shortest and longest wait before a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    min: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    const DEFAULT_MAX: Duration = Duration::from_secs(30);
+
+    fn parse(text: &str) -> Result<Backoff, String> {
+        let duration = |text: &str| {
+            humantime::parse_duration(text.trim())
+                .map_err(|_| format!("{text:?} is no duration: write 100ms, 5s, 2min or 0s"))
+        };
+        let (min, max) = match text.split_once("..") {
+            None => (text, ""),
+            Some((min, max)) => (min, max),
+        };
+        let min = duration(min)?;
+        let max = match max {
+            "" => min.max(Self::DEFAULT_MAX),
+            max => duration(max)?,
+        };
+        if max < min {
+            return Err("the longest wait is below the shortest".into());
+        }
+        Ok(Backoff { min, max })
+    }
+}
+
+/// A run that failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure {
+    /// How long it lasted.
+    pub lasted: Duration,
+    /// It committed something that its chain did not have.
+    pub committed: bool,
+}
+
+/// What to do about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Start again, after a wait. This is restart `number` of those without a new commit.
+    Again { wait: Duration, number: u32 },
+    /// Leave it.
+    GiveUp,
+}
+
+/// Counts failures.
+#[derive(Debug)]
+pub struct Restarts {
+    backoff: Backoff,
+    max: u32,
+    without_commit: u32,
+    wait: Duration,
+}
+
+impl Restarts {
+    /// `None` when there shall be none.
+    pub fn new(args: &RestartArgs) -> Option<Restarts> {
+        (args.restart == Restart::OnFailure).then(|| Restarts {
+            backoff: args.backoff,
+            max: args.max_restarts,
+            without_commit: 0,
+            wait: args.backoff.min,
+        })
+    }
+
+    /// How many restarts in a row without a new commit there can be.
+    pub fn max(&self) -> u32 {
+        self.max
+    }
+
+    /// Decides about one more failure.
+    pub fn after(&mut self, failure: Failure) -> Verdict {
+        if failure.committed {
+            self.without_commit = 0;
+        }
+        if self.without_commit == self.max {
+            return Verdict::GiveUp;
+        }
+        self.without_commit += 1;
+        if failure.committed || failure.lasted >= LONG {
+            self.wait = self.backoff.min;
+        }
+        let wait = self.wait;
+        self.wait = wait.saturating_mul(2).min(self.backoff.max);
+        Verdict::Again {
+            wait,
+            number: self.without_commit,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAST: Failure = Failure {
+        lasted: Duration::from_millis(5),
+        committed: false,
+    };
+
+    fn restarts(max: u32, backoff: &str) -> Restarts {
+        let args = RestartArgs {
+            restart: Restart::OnFailure,
+            max_restarts: max,
+            backoff: Backoff::parse(backoff).expect("a back-off"),
+        };
+        Restarts::new(&args).expect("restarts")
+    }
+
+    fn waits(restarts: &mut Restarts, failures: usize) -> Vec<u64> {
+        let wait = |_| match restarts.after(FAST) {
+            Verdict::Again { wait, .. } => wait.as_millis() as u64,
+            Verdict::GiveUp => panic!("gave up"),
+        };
+        (0..failures).map(wait).collect()
+    }
+
+    #[test]
+    fn each_wait_is_twice_the_last_up_to_the_longest() {
+        let mut restarts = restarts(9, "100ms..700ms");
+        assert_eq!(waits(&mut restarts, 5), [100, 200, 400, 700, 700]);
+    }
+
+    #[test]
+    fn a_commit_makes_the_next_wait_the_shortest_and_the_count_one() {
+        let mut restarts = restarts(3, "100ms");
+        waits(&mut restarts, 3);
+        let verdict = restarts.after(Failure {
+            committed: true,
+            ..FAST
+        });
+        let wait = Duration::from_millis(100);
+        assert_eq!(verdict, Verdict::Again { wait, number: 1 });
+    }
+
+    #[test]
+    fn a_long_run_makes_the_next_wait_the_shortest_but_is_counted() {
+        let mut restarts = restarts(3, "100ms");
+        waits(&mut restarts, 2);
+        let verdict = restarts.after(Failure {
+            lasted: LONG,
+            ..FAST
+        });
+        let wait = Duration::from_millis(100);
+        assert_eq!(verdict, Verdict::Again { wait, number: 3 });
+        assert_eq!(restarts.after(FAST), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn no_restart_is_allowed_when_the_limit_is_zero() {
+        assert_eq!(restarts(0, "1s").after(FAST), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn a_backoff_is_one_duration_or_two() {
+        let backoff = |min, max| Backoff {
+            min: Duration::from_millis(min),
+            max: Duration::from_millis(max),
+        };
+        assert_eq!(Backoff::parse("100ms"), Ok(backoff(100, 30_000)));
+        assert_eq!(Backoff::parse("100ms.."), Ok(backoff(100, 30_000)));
+        assert_eq!(Backoff::parse("0s..2s"), Ok(backoff(0, 2_000)));
+        assert_eq!(Backoff::parse("1min"), Ok(backoff(60_000, 60_000)));
+        assert!(Backoff::parse("2s..1s").is_err());
+        assert!(Backoff::parse("..1s").is_err());
+        assert!(Backoff::parse("soon").is_err());
+    }
+}

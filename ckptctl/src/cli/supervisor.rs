@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Looks after a program that runs: hands signals on to it, and starts it again when it fails.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+use std::time::Instant;
+
+use ckptctl::store::Chain;
+use ckptctl::store::Kind;
+use ckptctl::store::StoreError;
+use ckptctl::sys::child;
+use ckptctl::sys::child::End;
+use ckptctl::sys::signals;
+use ckptctl::sys::signals::Signals;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::figures;
+use super::program::Program;
+use super::restarts::Failure;
+use super::restarts::Restarts;
+use super::restarts::Verdict;
+
+/// After one of these the program is not started again.
+const STOPPING: [Signal; 4] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+];
+
+/// These are handed on, and that is all.
+const PASSING: [Signal; 3] = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH];
+
+/// Runs a program until it succeeds, is asked to stop or has failed too often; its exit code,
+/// or 128 and the number of the signal that killed it.
+pub fn supervise(mut program: Program, mut restarts: Restarts) -> anyhow::Result<ExitCode> {
+    let signals = Signals::take(&[STOPPING.as_slice(), PASSING.as_slice()].concat())?;
+    let mut progress = Progress::of(program.store().map(|dir| dir.as_path()))?;
+    loop {
+        let begun = Instant::now();
+        let pid = program.spawn(signals.before())?;
+        let (end, stopping) = wait_for(pid, &signals)?;
+        let lasted = begun.elapsed();
+        if end == End::Exited(0) {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let story = format!(
+            "ckptctl: {pid} {} after {}",
+            describe(end),
+            figures::duration(lasted.as_nanos() as u64)
+        );
+        if stopping.is_some() {
+            eprintln!("{story}; it was asked to stop and is not started again");
+            return Ok(exit_code(end));
+        }
+        let now = match Progress::of(program.store().map(|dir| dir.as_path())) {
+            Ok(now) => now,
+            Err(error) => {
+                eprintln!("{story}; it is not started again, as its chain cannot be used");
+                return Err(error.into());
+            }
+        };
+        let committed = now.commit > progress.commit;
+        if now.epoch > progress.epoch {
+            // It is past the restore of the epoch that it may have been told to begin with.
+            program.go_on_from_newest();
+        }
+        progress = now;
+        let story = format!("{story}{}", progress.place());
+        match restarts.after(Failure { lasted, committed }) {
+            Verdict::GiveUp => {
+                let max = figures::counted(restarts.max().into(), "restart");
+                eprintln!("{story}; giving up, {max} brought no new commit");
+                return Ok(exit_code(end));
+            }
+            Verdict::Again { wait, number } => {
+                let when = match wait {
+                    Duration::ZERO => String::new(),
+                    wait => format!(" in {}", figures::duration(wait.as_nanos() as u64)),
+                };
+                eprintln!(
+                    "{story}; starting it again{when} ({number} of {})",
+                    restarts.max()
+                );
+                if let Some(signal) = pause(wait, &signals)? {
+                    eprintln!(
+                        "ckptctl: got signal {} ({}); it is not started again",
+                        signal as i32,
+                        signals::name(signal as i32)
+                    );
+                    return Ok(exit_code(End::Killed(signal as i32)));
+                }
+            }
+        }
+    }
+}
+
+/// Hands signals on until the program ends; how it ended, and the first signal that asked it to.
+fn wait_for(pid: Pid, signals: &Signals) -> anyhow::Result<(End, Option<Signal>)> {
+    let mut stopping = None;
+    loop {
+        let Some(arrival) = signals.next(None)? else {
+            continue;
+        };
+        if arrival.signal == Signal::SIGCHLD {
+            // All that ended: as process 1 of a container we also get children of others.
+            let mut end = None;
+            while let Some((reaped, how)) = child::reap()? {
+                if reaped == pid {
+                    end = Some(how);
+                }
+            }
+            if let Some(end) = end {
+                return Ok((end, stopping));
+            }
+            continue;
+        }
+        // The terminal sends its signals to the program as well.
+        if !arrival.from_kernel {
+            signals::send(pid, arrival.signal)?;
+        }
+        if STOPPING.contains(&arrival.signal) {
+            stopping = stopping.or(Some(arrival.signal));
+        }
+    }
+}
+
+/// Waits, unless a signal asks to stop: then that.
+fn pause(wait: Duration, signals: &Signals) -> anyhow::Result<Option<Signal>> {
+    let deadline = Instant::now() + wait;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match signals.next(Some(left))? {
+            None => return Ok(None),
+            Some(arrival) if STOPPING.contains(&arrival.signal) => {
+                return Ok(Some(arrival.signal));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// How far a program's chain is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Progress {
+    /// Whether it is known which chain the program has.
+    known: bool,
+    /// The newest epoch.
+    epoch: Option<u64>,
+    /// The newest epoch that the program committed itself; every restore is an epoch, too.
+    commit: Option<u64>,
+}
+
+impl Progress {
+    fn of(dir: Option<&Path>) -> Result<Progress, StoreError> {
+        let Some(dir) = dir else {
+            return Ok(Progress::default());
+        };
+        let chain = match Chain::open(dir) {
+            Ok(chain) => chain,
+            Err(StoreError::NoChain { .. }) => {
+                return Ok(Progress {
+                    known: true,
+                    ..Progress::default()
+                });
+            }
+            Err(error) => return Err(error),
+        };
+        let commit = chain
+            .commits()
+            .rfind(|commit| commit.kind == Kind::Commit)
+            .map(|commit| commit.epoch);
+        Ok(Progress {
+            known: true,
+            epoch: chain.newest()?.map(|commit| commit.epoch),
+            commit,
+        })
+    }
+
+    fn place(&self) -> String {
+        match self.epoch {
+            Some(epoch) => format!(" at epoch {epoch}"),
+            None if self.known => " before its first commit".into(),
+            None => String::new(),
+        }
+    }
+}
+
+fn describe(end: End) -> String {
+    match end {
+        End::Exited(code) => format!("ended with code {code}"),
+        End::Killed(signal) => {
+            format!("was killed by signal {signal} ({})", signals::name(signal))
+        }
+    }
+}
+
+fn exit_code(end: End) -> ExitCode {
+    let code = match end {
+        End::Exited(code) => code,
+        End::Killed(signal) => 128 + signal,
+    };
+    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+}
