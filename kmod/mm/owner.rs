@@ -66,9 +66,12 @@ impl Owner {
         }
     }
 
-    /// The owner's effective uid, as the calling process sees it.
+    /// The owner's effective uid, as the calling process sees it; the overflow uid when it has
+    /// none there.
     pub(crate) fn uid(&self) -> u32 {
-        self.cred.euid().into_uid_in_current_ns()
+        let uid = self.cred.euid().into_raw();
+        // SAFETY: The namespace is the current task's.
+        unsafe { bindings::from_kuid_munged(bindings::current_user_ns(), uid) }
     }
 
     /// The process, as the calling process sees it; 0 when it is gone or out of sight.
