@@ -64,6 +64,9 @@ fi
 
 if [[ ${CKPT_VM_CONSOLE:-0} == 1 ]]; then
 	status=0
+	# What the kernel does not know of this goes to the guest's environment.
+	read -r rows columns < <(stty size 2>/dev/null || echo 24 80)
+	kernel_line+=" TERM=${TERM:-vt100} CONSOLE_ROWS=$rows CONSOLE_COLUMNS=$columns"
 	"${qemu[@]}" -append "$kernel_line quiet" -serial mon:stdio || status=$?
 	stty sane 2>/dev/null || true
 	exit "$status"
