@@ -17,6 +17,8 @@ packages=(--package ckptctl --package ckpt-ffi)
 [[ ${1:-} != --vm ]] || packages=(--workspace)
 step "library and tool" target/logs/cargo-build.log \
 	cargo build --release --locked "${packages[@]}" --bins --lib --examples
+# The name by which programs that were linked with it look for it.
+ln -sf libckpt.so "$built/libckpt.so.1"
 if [[ -f examples/Makefile ]]; then
 	step "examples in C" target/logs/examples.log \
 		make -C examples OUT="$top/target/examples" CKPT_CFLAGS="-I$top/include" CKPT_LIBS="-L$built -lckpt"
