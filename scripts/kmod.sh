@@ -65,6 +65,7 @@ case $mode in
 build)
 	step "ckpt.ko for $(<"$tree/release")" "$top/target/logs/kmod.log" kernel_make "$out" modules
 	"$here/kmod-symbols.sh" "$out/ckpt.ko" "$tree/build/Module.symvers"
+	say "built ${out#"$top"/}/ckpt.ko"
 	;;
 --clippy)
 	KRUSTFLAGS=-Dwarnings step "clippy of kmod/" "$top/target/logs/kmod-clippy.log" \
