@@ -10,6 +10,7 @@
 mod abi;
 mod arena;
 mod cases;
+mod cgroup;
 mod credentials;
 mod device;
 mod failure;
@@ -23,6 +24,8 @@ mod process;
 mod rng;
 mod runner;
 mod scratch;
+mod slow_disk;
+mod userfault;
 
 use std::process::ExitCode;
 use std::time::SystemTime;

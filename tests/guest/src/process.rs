@@ -231,6 +231,10 @@ impl Peer {
     /// A failure of the peer is more telling than the caller's own, which is
     /// often only "the other process is gone".
     pub fn finish(self) -> Outcome {
+        // Closing alone is not enough: peers that were forked later have this end, too.
+        let socket = self.link.socket.as_raw_fd();
+        // A peer that is gone already has nothing to be told.
+        let _ = nix::sys::socket::shutdown(socket, nix::sys::socket::Shutdown::Both);
         drop(self.link);
         let end = wait_end(self.pid)?;
         runner::collect(self.result).unwrap_or_else(|| {

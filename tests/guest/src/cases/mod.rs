@@ -10,17 +10,23 @@ use crate::failure::Failure;
 use crate::failure::Outcome;
 use crate::runner::Test;
 
+mod access;
 mod arguments;
 mod commit;
 mod create;
 mod delta;
+mod dma;
 mod info;
+mod limits;
 mod list;
 mod map;
+mod memcg;
 mod open;
 mod poll;
 mod pread;
+mod reserve;
 mod shadow;
+mod sharing;
 mod sparse;
 mod stats;
 mod version;
@@ -43,6 +49,12 @@ pub fn all() -> Vec<&'static Test> {
         map::TESTS,
         writes::TESTS,
         sparse::TESTS,
+        sharing::TESTS,
+        access::TESTS,
+        reserve::TESTS,
+        limits::TESTS,
+        dma::TESTS,
+        memcg::TESTS,
         shadow::TESTS,
     ]
     .into_iter()
