@@ -36,7 +36,12 @@
  *   errno.h's, as documented at each. Functions that return a pointer return NULL and leave
  *   the number in ckpt_error(). ckpt_errmsg() tells what happened and what to do about it.
  *   Every function may be called with NULL or with a context that was closed: -EINVAL, or the
- *   function's neutral value.
+ *   function's neutral value. -EFAULT from any of them is a bug in the library: its text is
+ *   worth a report, the chain is whole up to the last commit.
+ *
+ * STRUCTURES
+ *   The first field is the structure's size as the program knows it. A program built for a later
+ *   version works as long as what this version does not know is zero, else it gets -E2BIG.
  *
  * THREADS
  *   A context may be used from any thread. ckpt_malloc() and its kin may run at the same time
@@ -109,7 +114,9 @@ struct ckpt_options {
  *   -EINVAL      bad options, or no folder given anywhere
  *   -EBUSY       another program writes to the chain
  *   -ENOENT      the epoch asked for is not in the chain
+ *   -ENOTEMPTY   the folder has other things in it and no chain
  *   -EBADMSG     the chain is damaged; nothing was restored. `ckptctl verify` tells more
+ *   -EPROTONOSUPPORT  the chain is of a version that this library does not know
  *   -ENOEXEC     the chain was written by another executable, or at other addresses
  *   -EADDRINUSE  the arena's addresses are taken; start under `ckptctl run`
  *   -ENOMEM      no memory, or RLIMIT_MEMLOCK is too low
@@ -120,8 +127,9 @@ struct ckpt_options {
 int ckpt_open(const struct ckpt_options *options, ckpt_t **ctx);
 
 /*
- * Closes a context. The arena's memory is gone with it; the chain stays. What was not committed
- * is lost. -EINVAL if it is not open.
+ * Closes a context, once calls of other threads with it have returned. The arena's memory is
+ * gone with it; the chain stays. What was not committed is lost. -EINVAL if it is not open,
+ * -EDEADLK from a hook.
  */
 int ckpt_close(ckpt_t *ctx);
 
@@ -155,9 +163,13 @@ size_t ckpt_region_len(ckpt_t *ctx, const char *name);
 /*
  * Memory of the arena, as malloc(3) and its kin give it, aligned to 16 bytes. The allocator's
  * whole state is in the arena, so what was allocated is still allocated after a restore. It
- * lives in the region "heap", which grows as needed. NULL when there is no more (see
- * ckpt_error()), or when size is 0. ckpt_free() ignores NULL; freeing what was not allocated
- * here is undefined, as with free(3).
+ * lives in the region "heap", which grows as needed, up to half of the arena. NULL when there
+ * is no more (-ENOMEM), or when size is 0 (-EINVAL). ckpt_free() ignores NULL; freeing what was
+ * not allocated here, or is free already, is undefined as with free(3), but mostly noticed:
+ * nothing is done then and ckpt_error() is -EINVAL.
+ *
+ * ckpt_realloc() takes NULL for a new block, and frees when size is 0. The alignment of
+ * ckpt_aligned_alloc() is a power of two; size may be any.
  */
 void *ckpt_malloc(ckpt_t *ctx, size_t size);
 void *ckpt_calloc(ckpt_t *ctx, size_t count, size_t size);

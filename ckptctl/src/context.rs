@@ -74,18 +74,25 @@ struct Inner {
     epoch: u64,
 }
 
-/// An open context. May be used from any thread.
+/// An open context. May be used from any thread. A clone is the same context; it is closed with
+/// the last of them.
+#[derive(Clone)]
+pub struct Context(Arc<Shared>);
+
+/// What all clones share.
 ///
 /// # Locks
 ///
 /// `turn` first, then `hooks` or `inner`, never both of these. Hooks run with `turn` alone.
-pub struct Context {
+struct Shared {
     inner: Mutex<Inner>,
     hooks: Mutex<Hooks>,
     /// Held by the thread that commits; `committing` says which one that is.
     turn: Mutex<()>,
     committing: Mutex<Option<ThreadId>>,
     owner: u32,
+    /// [`process::forks`] when it was opened.
+    forks: u32,
     identity: Identity,
     generation: [u8; 16],
     restored: Option<u64>,
@@ -167,30 +174,40 @@ impl Context {
         if meta.is_some() {
             inner.note_restore(&identity, generation)?;
         }
-        let context = Context {
+        let context = Context(Arc::new(Shared {
             inner: Mutex::new(inner),
             hooks: Mutex::new(options.hooks),
             turn: Mutex::new(()),
             committing: Mutex::new(None),
             owner: std::process::id(),
+            forks: process::forks(),
             identity,
             generation,
             restored,
             recovery,
             tracker: tracker_name,
-        };
+        }));
         if let Some(epoch) = restored {
-            let hooks = lock(&context.hooks).clone();
+            let hooks = lock(&context.0.hooks).clone();
             context.in_hooks(|| hooks.after_restore(&context, epoch))?;
         }
         Ok(context)
     }
 
-    fn inner(&self) -> Result<MutexGuard<'_, Inner>, Error> {
-        if std::process::id() != self.owner {
-            return Err(Error::Forked { owner: self.owner });
+    /// Refuses in a child of the process that opened it: what another thread of that process
+    /// had locked then would stay locked.
+    fn check_process(&self) -> Result<(), Error> {
+        match process::forks() == self.0.forks {
+            true => Ok(()),
+            false => Err(Error::Forked {
+                owner: self.0.owner,
+            }),
         }
-        Ok(lock(&self.inner))
+    }
+
+    fn inner(&self) -> Result<MutexGuard<'_, Inner>, Error> {
+        self.check_process()?;
+        Ok(lock(&self.0.inner))
     }
 
     /// Runs hooks, with the thread marked so that it cannot wait for itself.
@@ -198,32 +215,33 @@ impl Context {
         struct Unmark<'a>(&'a Context, Option<ThreadId>);
         impl Drop for Unmark<'_> {
             fn drop(&mut self) {
-                *lock(&self.0.committing) = self.1;
+                *lock(&self.0.0.committing) = self.1;
             }
         }
-        let before = lock(&self.committing).replace(thread::current().id());
+        let before = lock(&self.0.committing).replace(thread::current().id());
         let _unmark = Unmark(self, before);
         run()
     }
 
     /// True in a hook that this thread runs.
     pub fn in_hook(&self) -> bool {
-        *lock(&self.committing) == Some(thread::current().id())
+        *lock(&self.0.committing) == Some(thread::current().id())
     }
 
     /// Closes the epoch and saves what changed. The epoch is durable when this returns.
     ///
     /// When it fails, nothing is lost: what changed is saved by the next commit that succeeds.
     pub fn commit(&self) -> Result<CommitReport, Error> {
+        self.check_process()?;
         if self.in_hook() {
             return Err(Error::FromHook("commit"));
         }
-        let _turn = lock(&self.turn);
+        let _turn = lock(&self.0.turn);
         let begun = Instant::now();
         let next = self.inner()?.epoch + 1;
-        let hooks = lock(&self.hooks).clone();
+        let hooks = lock(&self.0.hooks).clone();
         self.in_hooks(|| hooks.before_commit(self, next))?;
-        let mut report = self.inner()?.commit(&self.identity, self.generation)?;
+        let mut report = self.inner()?.commit(&self.0.identity, self.0.generation)?;
         self.in_hooks(|| hooks.after_commit(self, report.epoch));
         report.total_ns = begun.elapsed().as_nanos() as u64;
         Ok(report)
@@ -231,10 +249,11 @@ impl Context {
 
     /// Registers a hook behind those that are there.
     pub fn hook(&self, when: When, hook: Arc<Hook>) -> Result<(), Error> {
+        self.check_process()?;
         if self.in_hook() {
             return Err(Error::FromHook("registering a hook"));
         }
-        lock(&self.hooks).add(when, hook);
+        lock(&self.0.hooks).add(when, hook);
         Ok(())
     }
 
@@ -261,7 +280,7 @@ impl Context {
                 "cannot allocate {size} bytes aligned to {align}: the size is above 0, the alignment a power of two"
             )));
         }
-        let inner = &mut *lock(&self.inner);
+        let inner = &mut *self.inner()?;
         inner.heap.allocate(&mut inner.arena, size, align)
     }
 
@@ -272,13 +291,13 @@ impl Context {
                 "cannot make a block 0 bytes long: free it".into(),
             ));
         }
-        let inner = &mut *lock(&self.inner);
+        let inner = &mut *self.inner()?;
         inner.heap.reallocate(&mut inner.arena, block, size)
     }
 
     /// Frees a block.
     pub fn free(&self, block: NonNull<u8>) -> Result<(), Error> {
-        let inner = &mut *lock(&self.inner);
+        let inner = &mut *self.inner()?;
         inner.heap.free(&mut inner.arena, block)
     }
 
@@ -296,7 +315,7 @@ impl Context {
 
     /// The epoch that was restored, if one was.
     pub fn restored_epoch(&self) -> Option<u64> {
-        self.restored
+        self.0.restored
     }
 
     /// The last durable epoch of this state, if there is one.
@@ -306,17 +325,17 @@ impl Context {
 
     /// Random bytes, made anew each time a context is opened.
     pub fn generation(&self) -> [u8; 16] {
-        self.generation
+        self.0.generation
     }
 
     /// What opening the chain found and did.
     pub fn recovery(&self) -> &Recovery {
-        &self.recovery
+        &self.0.recovery
     }
 
     /// Name of the tracker in use.
     pub fn tracker(&self) -> &'static str {
-        self.tracker
+        self.0.tracker
     }
 }
 

@@ -1,2 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The C face of ckptctl.
+//! `libckpt`: the C face of ckptctl. `include/ckpt.h` documents it.
+//!
+//! What crosses the boundary, and how:
+//!
+//! - A `ckpt_t *` is a number, not an address: [`handle`] knows which ones are open.
+//! - Every function runs inside [`call`], which turns errors into numbers, keeps their text for
+//!   [`error`], and lets no panic out.
+//! - What the program points to is read and written by [`argument`] alone.
+
+mod argument;
+mod call;
+mod commit;
+mod error;
+mod handle;
+mod header;
+mod heap;
+mod hook;
+mod open;
+mod region;
+mod signature;
+mod state;
+
+#[cfg(test)]
+mod tests;

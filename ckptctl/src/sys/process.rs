@@ -5,6 +5,9 @@ use std::ffi::CStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Once;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 
 use nix::sys::personality;
 use nix::sys::personality::Persona;
@@ -111,6 +114,23 @@ pub fn fix_addresses() -> io::Result<()> {
     let persona = personality::get()?;
     personality::set(persona | Persona::ADDR_NO_RANDOMIZE)?;
     Ok(())
+}
+
+/// How many forks lie between this process and the one that asked first: what a child inherits
+/// and must not use can be told by it, at the cost of a load.
+pub fn forks() -> u32 {
+    static FORKS: AtomicU32 = AtomicU32::new(0);
+    static WATCH: Once = Once::new();
+    extern "C" fn in_child() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    WATCH.call_once(|| {
+        // SAFETY: The handler adds to a number, which is allowed in any child. It can fail for
+        // want of memory only; then a child is not told from its parent, and what it inherits
+        // fails it in another way.
+        unsafe { nix::libc::pthread_atfork(None, None, Some(in_child)) };
+    });
+    FORKS.load(Ordering::Relaxed)
 }
 
 /// Fills with random bytes.

@@ -94,15 +94,21 @@ pub fn open(choice: Choice, geometry: &Geometry) -> Result<Box<dyn Tracker>, Err
     match choice {
         Choice::Module => module(),
         Choice::Compare => compare(),
-        Choice::Auto => match module() {
-            Err(error @ (Error::NoDevice | Error::DeviceAccess(_))) => {
-                eprintln!(
-                    "ckpt: {error}\nckpt: going on without the module: every commit compares the whole state with a copy"
-                );
-                compare()
+        Choice::Auto => {
+            match module() {
+                Err(error @ (Error::NoDevice | Error::DeviceAccess(_))) => {
+                    let why = match error {
+                    Error::NoDevice => "no /dev/ckpt; load the module (make kmod && insmod target/kmod/ckpt.ko)".into(),
+                    other => other.to_string(),
+                };
+                    eprintln!(
+                        "ckpt: going on without the module, every commit compares the whole state with a copy: {why}"
+                    );
+                    compare()
+                }
+                other => other,
             }
-            other => other,
-        },
+        }
     }
 }
 

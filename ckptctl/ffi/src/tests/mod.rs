@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What C programs are promised, tried through the functions they call.
+
+mod hooks;
+mod refusals;
+mod state;
+
+use std::ffi::CStr;
+use std::ffi::CString;
+use std::ffi::c_int;
+use std::ffi::c_void;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::null;
+use std::ptr::null_mut;
+use std::ptr::without_provenance_mut;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use nix::libc;
+
+use crate::commit::*;
+use crate::error::*;
+use crate::header::CKPT_AFTER_COMMIT;
+use crate::header::CKPT_AFTER_RESTORE;
+use crate::header::CKPT_BEFORE_COMMIT;
+use crate::header::CKPT_FRESH;
+use crate::header::CKPT_VERSION_MAJOR;
+use crate::header::CKPT_VERSION_MINOR;
+use crate::header::CKPT_VERSION_PATCH;
+use crate::header::ckpt_commit_info;
+use crate::header::ckpt_hook_fn;
+use crate::header::ckpt_options;
+use crate::header::ckpt_t;
+use crate::heap::*;
+use crate::hook::*;
+use crate::open::*;
+use crate::region::*;
+use crate::signature;
+use crate::state::*;
+
+/// As CKPT_OPTIONS_INIT has them.
+fn defaults() -> ckpt_options {
+    ckpt_options {
+        size: size_of::<ckpt_options>(),
+        dir: null(),
+        name: null(),
+        arena_bytes: 0,
+        base: 0,
+        restore_epoch: 0,
+        flags: 0,
+        reserved: 0,
+        after_restore: None,
+        after_restore_user: null_mut(),
+    }
+}
+
+/// A chain in a folder of its own, and an address for its arena that no other test uses.
+struct Place {
+    dir: tempfile::TempDir,
+    c_dir: CString,
+    base: u64,
+}
+
+impl Place {
+    fn new() -> Place {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let dir = tempfile::tempdir().unwrap();
+        let chain: &Path = &dir.path().join("chain");
+        Place {
+            c_dir: CString::new(chain.as_os_str().as_bytes()).unwrap(),
+            dir,
+            base: (1 << 44) + (NEXT.fetch_add(1, Ordering::Relaxed) << 32),
+        }
+    }
+
+    fn options(&self) -> ckpt_options {
+        ckpt_options {
+            dir: self.c_dir.as_ptr(),
+            name: c"test".as_ptr(),
+            arena_bytes: 1 << 30,
+            base: self.base,
+            ..defaults()
+        }
+    }
+
+    fn open(&self) -> *mut ckpt_t {
+        open_with(&self.options()).expect("a context")
+    }
+}
+
+fn open_with(options: &ckpt_options) -> Result<*mut ckpt_t, c_int> {
+    let mut ctx = without_provenance_mut(1);
+    // SAFETY: Both are ours.
+    match unsafe { ckpt_open(options, &raw mut ctx) } {
+        0 => Ok(ctx),
+        errno => {
+            assert!(ctx.is_null(), "what could not be opened is NULL");
+            Err(errno)
+        }
+    }
+}
+
+fn message() -> String {
+    // SAFETY: The text is a C string.
+    let text = unsafe { CStr::from_ptr(ckpt_errmsg(null_mut())) };
+    text.to_string_lossy().into_owned()
+}
+
+fn region(ctx: *mut ckpt_t, name: &CStr, len: usize) -> *mut u64 {
+    let mut addr = null_mut();
+    // SAFETY: The name is a C string, the address ours.
+    let status = unsafe { ckpt_region(ctx, name.as_ptr(), 1, len, 0, &raw mut addr) };
+    assert_eq!(status, 0, "{}", message());
+    addr.cast()
+}
+
+fn commit(ctx: *mut ckpt_t) -> c_int {
+    // SAFETY: Null is allowed.
+    unsafe { ckpt_commit(ctx, null_mut()) }
+}

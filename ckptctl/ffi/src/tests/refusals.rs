@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What cannot be is refused, and does nothing.
+
+use super::hooks::note;
+use super::*;
+
+/// Calls everything that takes a context; whether each said that it is not open.
+fn refusals(ctx: *mut ckpt_t) -> Vec<(&'static str, bool)> {
+    let mut addr = null_mut();
+    let mut info = ckpt_commit_info {
+        size: size_of::<ckpt_commit_info>(),
+        epoch: 0,
+        pages: 0,
+        stored_bytes: 0,
+        pause_ns: 0,
+        total_ns: 0,
+    };
+    let mut bytes = [0u8; 16];
+    let name = c"r".as_ptr();
+    // SAFETY: Whatever the context is, the other arguments are as the header says.
+    let calls: [(&'static str, &mut dyn FnMut() -> bool); 17] = unsafe {
+        [
+            ("ckpt_close", &mut || ckpt_close(ctx) == -libc::EINVAL),
+            ("ckpt_region", &mut || {
+                ckpt_region(ctx, name, 1, 1, 0, &raw mut addr) == -libc::EINVAL
+            }),
+            ("ckpt_region_grow", &mut || {
+                ckpt_region_grow(ctx, name, 1) == -libc::EINVAL
+            }),
+            ("ckpt_region_len", &mut || ckpt_region_len(ctx, name) == 0),
+            ("ckpt_malloc", &mut || ckpt_malloc(ctx, 1).is_null()),
+            ("ckpt_calloc", &mut || ckpt_calloc(ctx, 1, 1).is_null()),
+            ("ckpt_realloc", &mut || {
+                ckpt_realloc(ctx, null_mut(), 1).is_null()
+            }),
+            ("ckpt_aligned_alloc", &mut || {
+                ckpt_aligned_alloc(ctx, 64, 1).is_null()
+            }),
+            ("ckpt_free", &mut || {
+                ckpt_free(ctx, without_provenance_mut(64));
+                true
+            }),
+            ("ckpt_set_root", &mut || {
+                ckpt_set_root(ctx, null_mut()) == -libc::EINVAL
+            }),
+            ("ckpt_root", &mut || ckpt_root(ctx).is_null()),
+            ("ckpt_commit", &mut || {
+                ckpt_commit(ctx, &raw mut info) == -libc::EINVAL
+            }),
+            ("ckpt_is_restored", &mut || ckpt_is_restored(ctx) == 0),
+            ("ckpt_restored_epoch", &mut || ckpt_restored_epoch(ctx) == 0),
+            ("ckpt_epoch", &mut || ckpt_epoch(ctx) == 0),
+            ("ckpt_generation", &mut || {
+                ckpt_generation(ctx, bytes.as_mut_ptr()) == -libc::EINVAL
+            }),
+            ("ckpt_hook", &mut || {
+                let hook: ckpt_hook_fn = Some(note);
+                let when = CKPT_BEFORE_COMMIT.cast_signed();
+                ckpt_hook(ctx, when, hook, null_mut()) == -libc::EINVAL
+            }),
+        ]
+    };
+    let mut told: Vec<(&str, bool)> = calls
+        .into_iter()
+        .map(|(name, call)| {
+            keep(Failure {
+                errno: libc::ENXIO,
+                text: "another error".into(),
+            });
+            let refused = call();
+            (name, refused && ckpt_error() == -libc::EINVAL)
+        })
+        .collect();
+    // SAFETY: The name of a tracker is a C string.
+    let tracker = unsafe { CStr::from_ptr(ckpt_tracker(ctx)) };
+    told.push(("ckpt_tracker", tracker.is_empty()));
+    told
+}
+
+#[test]
+fn every_function_refuses_null_closed_and_invented_handles() {
+    let place = Place::new();
+    let closed = place.open();
+    assert_eq!(ckpt_close(closed), 0);
+    let another = place.open();
+    let inside = without_provenance_mut(another.addr() + 8);
+    for ctx in [
+        null_mut(),
+        closed,
+        inside,
+        without_provenance_mut(4096),
+        without_provenance_mut(usize::MAX),
+    ] {
+        let told = refusals(ctx);
+        for (name, refused) in &told {
+            assert!(refused, "{name} with {ctx:p}");
+        }
+        let tried: Vec<&str> = told.iter().map(|(name, _)| *name).collect();
+        let without_context = [
+            "ckpt_open",
+            "ckpt_error",
+            "ckpt_errmsg",
+            "ckpt_strerror",
+            "ckpt_version",
+        ];
+        let mut missing = signature::NAMES.to_vec();
+        missing.retain(|name| !tried.contains(name) && !without_context.contains(name));
+        assert!(missing.is_empty(), "not tried: {missing:?}");
+    }
+    assert_eq!(ckpt_close(another), 0);
+}
+
+#[test]
+fn null_in_place_of_what_must_be_there_is_refused() {
+    let place = Place::new();
+    let ctx = place.open();
+    let mut addr = null_mut();
+    // SAFETY: Null is what is tried; everything else is as the header says.
+    unsafe {
+        assert_eq!(ckpt_open(&place.options(), null_mut()), -libc::EINVAL);
+        assert_eq!(
+            ckpt_region(ctx, null(), 1, 1, 0, &raw mut addr),
+            -libc::EINVAL
+        );
+        assert_eq!(
+            ckpt_region(ctx, c"r".as_ptr(), 1, 1, 0, null_mut()),
+            -libc::EINVAL
+        );
+        assert_eq!(ckpt_region_len(ctx, c"r".as_ptr()), 0, "nothing was made");
+        assert_eq!(ckpt_region_grow(ctx, null(), 1), -libc::EINVAL);
+        assert_eq!(ckpt_region_len(ctx, null()), 0);
+        assert_eq!(ckpt_generation(ctx, null_mut()), -libc::EINVAL);
+        assert_eq!(ckpt_hook(ctx, 1, None, null_mut()), -libc::EINVAL);
+        ckpt_free(ctx, null_mut());
+    }
+    assert_eq!(ckpt_hook(ctx, 9, Some(note), null_mut()), -libc::EINVAL);
+    assert_eq!(ckpt_hook(ctx, -1, Some(note), null_mut()), -libc::EINVAL);
+    assert_eq!(ckpt_close(ctx), 0);
+}
+
+#[test]
+fn structures_of_other_versions_are_told_apart() {
+    let place = Place::new();
+    #[repr(C)]
+    struct Later {
+        known: ckpt_options,
+        more: u64,
+    }
+    let mut later = Later {
+        known: place.options(),
+        more: 0,
+    };
+    later.known.size = size_of::<Later>();
+    let open = |options: *const ckpt_options| {
+        let mut ctx = null_mut();
+        // SAFETY: The structure is as large as it says, unless that is refused unread.
+        (unsafe { ckpt_open(options, &raw mut ctx) }, ctx)
+    };
+    let (status, ctx) = open((&raw const later).cast());
+    assert_eq!(status, 0, "{}", message());
+    later.more = 1;
+    assert_eq!(open((&raw const later).cast()).0, -libc::E2BIG);
+    for size in [0, size_of::<ckpt_options>() - 1, 1 << 20] {
+        later.known.size = size;
+        assert_eq!(open((&raw const later).cast()).0, -libc::EINVAL);
+    }
+
+    let mut info = [u64::MAX; 8];
+    info[0] = size_of_val(&info) as u64;
+    // SAFETY: The structure is as large as it says.
+    assert_eq!(unsafe { ckpt_commit(ctx, info.as_mut_ptr().cast()) }, 0);
+    assert_eq!((info[0], info[1]), (64, 1));
+    assert_eq!(info[6..], [0, 0], "what this version does not know is zero");
+    info[0] = 8;
+    // SAFETY: As above.
+    let refused = unsafe { ckpt_commit(ctx, info.as_mut_ptr().cast()) };
+    assert_eq!(
+        (refused, ckpt_epoch(ctx)),
+        (-libc::EINVAL, 1),
+        "nothing was committed"
+    );
+    assert_eq!(ckpt_close(ctx), 0);
+}
+
+#[test]
+fn flags_that_are_unknown_or_contradict_each_other_are_refused() {
+    let place = Place::new();
+    for (flags, reserved, restore_epoch) in [(4, 0, 0), (0, 1, 0), (CKPT_FRESH, 0, 1)] {
+        let options = ckpt_options {
+            flags,
+            reserved,
+            restore_epoch,
+            ..place.options()
+        };
+        assert_eq!(open_with(&options), Err(-libc::EINVAL));
+    }
+    assert!(!place.dir.path().join("chain").exists(), "nothing was made");
+}
