@@ -15,7 +15,8 @@ prepare() {
 	local to=$1 root=$2 packages=$3 release
 	release=$(<"$packages/release")
 	mkdir -p "$to/src" "$to/build"
-	tar -x --no-same-owner --strip-components=1 -C "$to/src" -f "$packages/source.tar.xz"
+	in_root "$root" --bind "$to/src:/src" --ro-bind "$packages:/work" \
+		tar -x --no-same-owner --strip-components=1 -C /src -f /work/source.tar.xz
 	cp "$packages/config" "$to/build/.config"
 	cp "$packages/Module.symvers" "$to/build/"
 	in_root "$root" --bind "$to/src:/src" --bind "$to/build:/build" \
