@@ -37,13 +37,20 @@ pub fn time(since_1970_ns: u64) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
-/// A duration with three figures or so and its unit, `12.3 ms`.
+/// A duration with three figures or so and its unit, `12.3 ms`, `3.5 h`.
 pub fn duration(ns: u64) -> String {
+    const SECOND: u64 = 1_000_000_000;
+    const MINUTE: u64 = 60 * SECOND;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
     let (unit, name) = match ns {
         0..1_000 => return format!("{ns} ns"),
         1_000..1_000_000 => (1e3, "us"),
-        1_000_000..1_000_000_000 => (1e6, "ms"),
-        _ => (1e9, "s"),
+        1_000_000..SECOND => (1e6, "ms"),
+        SECOND..MINUTE => (SECOND as f64, "s"),
+        MINUTE..HOUR => (MINUTE as f64, "min"),
+        HOUR..DAY => (HOUR as f64, "h"),
+        _ => (DAY as f64, "d"),
     };
     format!("{:.1} {name}", ns as f64 / unit)
 }
@@ -82,6 +89,9 @@ mod tests {
         assert_eq!(duration(999), "999 ns");
         assert_eq!(duration(1_500), "1.5 us");
         assert_eq!(duration(2_250_000), "2.2 ms");
-        assert_eq!(duration(61_000_000_000), "61.0 s");
+        assert_eq!(duration(59_900_000_000), "59.9 s");
+        assert_eq!(duration(90_000_000_000), "1.5 min");
+        assert_eq!(duration(36_000_000_000_000), "10.0 h");
+        assert_eq!(duration(216_000_000_000_000), "2.5 d");
     }
 }

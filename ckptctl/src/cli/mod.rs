@@ -7,8 +7,11 @@
 
 mod chain_arg;
 mod chain_json;
+mod checks;
 mod exit;
 mod figures;
+mod kernel_config;
+mod machine;
 mod module;
 mod output;
 mod program;
@@ -42,10 +45,15 @@ macro_rules! verbs {
 
 // The order is the help's.
 verbs! {
+    Doctor in doctor,
     Run in run,
+    Ps in ps,
     Log in log,
     Show in show,
     Verify in verify,
+    Restore in restore,
+    Completions in completions,
+    Man in man,
 }
 
 /// Memory that remembers what changed: run programs, look after their chains.

@@ -93,7 +93,7 @@ pub struct Restarts {
 impl Restarts {
     /// `None` when there shall be none.
     pub fn new(args: &RestartArgs) -> Option<Restarts> {
-        (args.restart == Restart::OnFailure).then(|| Restarts {
+        (args.restart == Restart::OnFailure).then_some(Restarts {
             backoff: args.backoff,
             max: args.max_restarts,
             without_commit: 0,

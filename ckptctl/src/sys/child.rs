@@ -43,7 +43,7 @@ pub fn spawn(command: &mut Command, blocked: SigSet) -> io::Result<Pid> {
     // SAFETY: The closure makes system calls and nothing else: it takes no lock and allocates
     // nothing, and neither does making an error of a number.
     unsafe { command.pre_exec(before_exec) };
-    Ok(Pid::from_raw(command.spawn()?.id().cast_signed()))
+    Ok(Pid::from_raw(command.spawn()?.id() as i32))
 }
 
 /// Takes the end of a child that ended and was not asked for yet, any child; `None` when there

@@ -8,13 +8,19 @@
 pub mod abi;
 #[cfg(feature = "cli")]
 pub mod child;
+#[cfg(feature = "cli")]
+pub mod clock;
 pub mod device;
 pub mod file;
 mod gate;
+#[cfg(feature = "cli")]
+pub mod limits;
 pub mod memory;
 pub mod process;
 #[cfg(feature = "cli")]
 pub mod signals;
+#[cfg(feature = "cli")]
+pub mod users;
 
 #[cfg(test)]
 pub(crate) use gate::fake;

@@ -71,7 +71,7 @@ impl Signals {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         loop {
             if let Some(info) = self.fd.read_signal()? {
-                let number = info.ssi_signo.cast_signed();
+                let number = info.ssi_signo as c_int;
                 return Ok(Some(Arrival {
                     signal: Signal::try_from(number)?,
                     from_kernel: info.ssi_code == libc::SI_KERNEL,

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `ckptctl ps`: the arenas that are alive.
+
+use std::process::ExitCode;
+
+use ckptctl::sys::abi::ckpt_info;
+use ckptctl::sys::clock;
+use ckptctl::sys::device;
+use ckptctl::sys::users;
+use serde_json::Value;
+use serde_json::json;
+
+use super::figures;
+use super::module;
+use super::output;
+use super::output::Column;
+
+/// List the live arenas: whose, how large, at which epoch, changed since
+///
+/// Shows the arenas of the kernel module that this user could open: one's own, and to root those
+/// of everybody. Programs that run without the module (tracker compare) have none.
+///
+/// SIZE is address space and costs nothing; RESIDENT is the memory in use. AGE is the time since
+/// the last commit, CHANGED is what was written since then. PID is the process that made the
+/// arena, a dash when it is gone or in another pid namespace.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the verb.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let device = module::open("; programs that run without it have no arenas to list")?;
+    let arenas = device.list()?;
+    let now_ns = clock::since_boot_ns()?;
+    if args.json {
+        let arenas: Vec<Value> = arenas.iter().map(|arena| json(arena, now_ns)).collect();
+        output::print_json(&json!({ "arenas": arenas }))?;
+    } else if arenas.is_empty() {
+        eprintln!(
+            "ckptctl: no live arenas that {} may see",
+            users::user_name(users::effective_uid())
+        );
+    } else {
+        output::print(&text(&arenas, now_ns))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(arenas: &[ckpt_info], now_ns: u64) -> String {
+    let columns = [
+        Column::Figures("ID"),
+        Column::Figures("PID"),
+        Column::Words("NAME"),
+        Column::Figures("SIZE"),
+        Column::Figures("RESIDENT"),
+        Column::Figures("EPOCH"),
+        Column::Figures("AGE"),
+        Column::Figures("CHANGED"),
+        Column::Words("USER"),
+    ];
+    let dash = || "-".to_owned();
+    let rows = arenas.iter().map(|arena| {
+        vec![
+            arena.id.to_string(),
+            pid(arena).map_or_else(dash, |pid| pid.to_string()),
+            device::text(&arena.name),
+            figures::bytes(arena.len_bytes),
+            figures::bytes(arena.resident_pages << arena.page_shift),
+            arena.epoch.to_string(),
+            age_ns(arena, now_ns).map_or_else(dash, figures::duration),
+            figures::bytes(arena.changed_pages << arena.page_shift),
+            users::user_name(arena.uid),
+        ]
+    });
+    output::table(&columns, rows)
+}
+
+fn json(arena: &ckpt_info, now_ns: u64) -> Value {
+    json!({
+        "id": arena.id,
+        "pid": pid(arena),
+        "name": device::text(&arena.name),
+        "private": arena.flags & ckptctl::sys::abi::CKPT_INFO_PRIVATE != 0,
+        "uid": arena.uid,
+        "user": users::user_name(arena.uid),
+        "page_shift": arena.page_shift,
+        "len_bytes": arena.len_bytes,
+        "resident_pages": arena.resident_pages,
+        "changed_pages": arena.changed_pages,
+        "epoch": arena.epoch,
+        "created_age_ns": now_ns.saturating_sub(arena.created_ns),
+        "committed_age_ns": age_ns(arena, now_ns),
+    })
+}
+
+/// The process that made it, when it is there and visible.
+fn pid(arena: &ckpt_info) -> Option<i32> {
+    (arena.pid > 0).then_some(arena.pid)
+}
+
+/// Time since the last commit, when there was one.
+fn age_ns(arena: &ckpt_info, now_ns: u64) -> Option<u64> {
+    (arena.committed_ns > 0).then(|| now_ns.saturating_sub(arena.committed_ns))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arena(name: &str) -> ckpt_info {
+        let mut info = ckpt_info {
+            size: size_of::<ckpt_info>() as u32,
+            flags: 0,
+            id: 3,
+            len_bytes: 64 << 30,
+            epoch: 41,
+            resident_pages: 2560,
+            changed_pages: 3,
+            created_ns: 1_000_000_000,
+            committed_ns: 5_000_000_000,
+            uid: u32::MAX - 7,
+            pid: 4711,
+            tracker: 1,
+            page_shift: 12,
+            name: [0; 64],
+        };
+        info.name[..name.len()].copy_from_slice(name.as_bytes());
+        info
+    }
+
+    #[test]
+    fn an_arena_is_a_line_with_units() {
+        let text = text(&[arena("simulation")], 6_500_000_000);
+        let cells: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(
+            cells,
+            [
+                "3",
+                "4711",
+                "simulation",
+                "64.0",
+                "GiB",
+                "10.0",
+                "MiB",
+                "41",
+                "1.5",
+                "s",
+                "12.0",
+                "KiB",
+                "4294967288"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_a_dash_and_null() {
+        let mut arena = arena("a");
+        arena.pid = 0;
+        arena.committed_ns = 0;
+        let line = text(&[arena], 1).lines().nth(1).unwrap().to_owned();
+        assert_eq!(
+            line.split_whitespace().filter(|cell| *cell == "-").count(),
+            2
+        );
+        let json = json(&arena, 1);
+        assert_eq!(
+            (&json["pid"], &json["committed_age_ns"]),
+            (&Value::Null, &Value::Null)
+        );
+    }
+}
