@@ -32,7 +32,7 @@ fn a_chain_of_version_1_reads_as_it_was_written() {
 #[test]
 #[ignore = "overwrites the fixtures"]
 fn write_fixtures() {
-    let fill = |name: &str, change: &dyn Fn(&mut Vec<(PathBuf, Vec<u8>)>)| {
+    let fill = |name: &str, change: &dyn Fn(&mut Vec<Segment>)| {
         let dir = fixture(name);
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).unwrap();

@@ -41,9 +41,6 @@ impl Chain {
     /// [`StoreError::NoChain`], [`StoreError::Unsupported`], [`StoreError::Io`].
     pub fn open(dir: impl Into<PathBuf>) -> Result<Chain, StoreError> {
         let dir = dir.into();
-        if !dir.is_dir() {
-            return Err(StoreError::NoChain { dir });
-        }
         let mut last_look: Option<Scan> = None;
         for look in 0..LOOKS {
             let scan = match Scan::of(&dir) {
@@ -53,10 +50,19 @@ impl Chain {
                 {
                     continue;
                 }
+                Err(StoreError::Io { source, path, .. })
+                    if path == dir
+                        && matches!(
+                            source.kind(),
+                            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                        ) =>
+                {
+                    return Err(StoreError::NoChain { dir });
+                }
                 scan => scan?,
             };
-            // What is wrong at the end may be half of what a writer is writing.
-            let settled = scan.end.is_some() || last_look.as_ref() == Some(&scan);
+            // What is wrong may be half of what a writer is writing.
+            let settled = scan.damage.is_empty() || last_look.as_ref() == Some(&scan);
             last_look = Some(scan);
             if settled {
                 break;
@@ -179,24 +185,27 @@ impl Chain {
 
     /// The record of an epoch that nothing structural keeps from being restored.
     pub(super) fn restorable(&self, epoch: u64) -> Result<&Record, StoreError> {
-        let culprit = || {
-            self.scan
-                .damage
-                .iter()
-                .find(|damage| damage.lost.contains(&epoch))
-        };
-        match self.record(epoch) {
-            Some(record) if record.info.restorable => Ok(record),
-            found => match culprit() {
-                Some(damage) => Err(self.damaged(damage.clone())),
-                None if found.is_some() => unreachable!("an epoch is lost only to damage"),
-                None => Err(StoreError::NoSuchEpoch {
-                    dir: self.dir.clone(),
-                    epoch,
-                    oldest: self.commits().next().map(|info| info.epoch),
-                    newest: self.commits().next_back().map(|info| info.epoch),
-                }),
-            },
+        let record = self.record(epoch);
+        if let Some(record) = record.filter(|record| record.info.restorable) {
+            return Ok(record);
+        }
+        let culprit = self
+            .scan
+            .damage
+            .iter()
+            .find(|damage| damage.lost.contains(&epoch));
+        match (culprit, record) {
+            (Some(damage), _) => Err(self.damaged(damage.clone())),
+            (None, Some(record)) => {
+                let what = format!("epoch {epoch} builds on something that is damaged");
+                Err(self.damaged_now(record, record.info.offset, what, epoch))
+            }
+            (None, None) => Err(StoreError::NoSuchEpoch {
+                dir: self.dir.clone(),
+                epoch,
+                oldest: self.commits().next().map(|info| info.epoch),
+                newest: self.commits().next_back().map(|info| info.epoch),
+            }),
         }
     }
 

@@ -164,7 +164,9 @@ fn available(oldest: Option<u64>, newest: Option<u64>, dir: &Path) -> String {
 
 fn io_advice(source: &io::Error) -> &'static str {
     match source.kind() {
-        io::ErrorKind::NotFound => "check the path",
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+            "check the path"
+        }
         io::ErrorKind::PermissionDenied => {
             "check who owns it, a chain is readable by its owner only"
         }

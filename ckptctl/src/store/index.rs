@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn a_run_that_breaks_a_rule_is_refused() {
-        let rules: [(&str, fn(&mut Vec<Run>, &mut RecordHeader)); 14] = [
+        type Spoil = fn(&mut Vec<Run>, &mut RecordHeader);
+        let rules: [(&str, Spoil); 14] = [
             ("overlap", |runs, _| runs[1].pgoff = 0),
             ("order", |runs, _| runs.swap(0, 2)),
             ("beyond the arena", |_, header| {

@@ -54,6 +54,12 @@ pub(super) struct SegmentFile {
     pub len: u64,
 }
 
+impl SegmentFile {
+    fn open(&self) -> Result<File, StoreError> {
+        File::open(&self.path).map_err(StoreError::io("open", &self.path))
+    }
+}
+
 impl Scan {
     /// Looks at `dir`; a directory without segments gives a scan without any.
     pub(super) fn of(dir: &Path) -> Result<Scan, StoreError> {
@@ -87,18 +93,18 @@ impl Scan {
                 what,
             })?;
             self.segments.push(SegmentFile { number, path, len });
-            first_blocks.push((file, block));
+            first_blocks.push(block);
         }
         // Without any header, the records say which chain they are of.
         let chain_id = first_blocks
             .iter()
-            .find_map(|(_, block)| Some(block.header?.chain_id));
+            .find_map(|block| Some(block.header?.chain_id));
         self.chain_id = match chain_id {
             Some(id) => id,
-            None => self.chain_id_from_records(&first_blocks)?,
+            None => self.chain_id_from_records()?,
         };
         let mut expected = 1;
-        for (i, (file, block)) in first_blocks.iter().enumerate() {
+        for (i, block) in first_blocks.iter().enumerate() {
             let number = self.segments[i].number;
             for missing in expected..number.min(expected + 1) {
                 let path = dir.join(segment::name(missing));
@@ -109,13 +115,14 @@ impl Scan {
                 self.add_damage(&path, 0, what, vec![]);
             }
             expected = number + 1;
-            self.read_segment(i, file, block)?;
+            self.read_segment(i, block)?;
         }
         Ok(())
     }
 
-    fn chain_id_from_records(&self, files: &[(File, FirstBlock)]) -> Result<[u8; 16], StoreError> {
-        for ((file, _), segment) in files.iter().zip(&self.segments) {
+    fn chain_id_from_records(&self) -> Result<[u8; 16], StoreError> {
+        for segment in &self.segments {
+            let file = segment.open()?;
             for offset in (BLOCK..segment.len).step_by(BLOCK as usize) {
                 let mut bytes = vec![0; HEADER_BYTES.min(segment.len - offset) as usize];
                 file.read_exact_at(&mut bytes, offset)
@@ -131,12 +138,7 @@ impl Scan {
         Ok([0; 16])
     }
 
-    fn read_segment(
-        &mut self,
-        i: usize,
-        file: &File,
-        block: &FirstBlock,
-    ) -> Result<(), StoreError> {
+    fn read_segment(&mut self, i: usize, block: &FirstBlock) -> Result<(), StoreError> {
         let SegmentFile { number, path, len } = self.segments[i].clone();
         let last = i + 1 == self.segments.len();
         let follows = i == 0 && number == 1 || i > 0 && self.segments[i - 1].number + 1 == number;
@@ -167,7 +169,7 @@ impl Scan {
             }
         }
         let record_file = RecordFile {
-            file,
+            file: &self.segments[i].open()?,
             path: &path,
             len,
             number,

@@ -207,37 +207,34 @@ impl Check<'_> {
         if self.lost_runs.is_empty() {
             return Ok(());
         }
-        // Per epoch, the pages that damaged runs still contribute to it.
-        let mut still: HashMap<u64, Vec<(usize, Vec<Range<u64>>)>> = HashMap::new();
+        let mut remainders: HashMap<u64, Vec<Remainder>> = HashMap::new();
         let mut segment = OpenSegment::default();
-        for record in self
-            .chain
-            .scan
-            .records
-            .iter()
-            .filter(|record| record.info.restorable)
-        {
+        let restorable = |record: &&Record| record.info.restorable;
+        for record in self.chain.scan.records.iter().filter(restorable) {
             let epoch = record.info.epoch;
-            let mut mine: Vec<(usize, Vec<Range<u64>>)> = record
+            let parent = record
                 .info
                 .parent
-                .and_then(|parent| still.get(&parent).cloned())
-                .unwrap_or_default();
+                .and_then(|parent| remainders.get(&parent));
+            let mut mine = parent.cloned().unwrap_or_default();
             if !mine.is_empty() {
                 let file = segment.of(self.chain, record.info.segment)?;
                 let runs = self.chain.record_file(record, file).runs(&record.header)?;
                 for run in runs.unwrap_or_default() {
-                    for (_, ranges) in &mut mine {
-                        subtract(ranges, &(run.pgoff..run.end()));
+                    for remainder in &mut mine {
+                        subtract(&mut remainder.pages, &(run.pgoff..run.end()));
                     }
                 }
             }
             let own = self.lost_runs.iter().filter(|lost| lost.epoch == epoch);
-            mine.extend(own.map(|lost| (lost.damage, vec![lost.pages.clone()])));
-            mine.retain(|(_, ranges)| !ranges.is_empty());
-            for (damage, ranges) in &mine {
+            mine.extend(own.map(|lost| Remainder {
+                damage: lost.damage,
+                pages: vec![lost.pages.clone()],
+            }));
+            mine.retain(|remainder| !remainder.pages.is_empty());
+            for Remainder { damage, pages } in &mine {
                 // A page beyond the arena of this epoch is not part of it.
-                if ranges
+                if pages
                     .iter()
                     .any(|range| range.start < record.info.arena_len_pages)
                 {
@@ -245,11 +242,20 @@ impl Check<'_> {
                 }
             }
             if !mine.is_empty() {
-                still.insert(epoch, mine);
+                remainders.insert(epoch, mine);
             }
         }
         Ok(())
     }
+}
+
+/// What an epoch still has of a damaged run.
+#[derive(Clone, Debug)]
+struct Remainder {
+    /// Which damage names the run.
+    damage: usize,
+    /// Ascending and disjoint.
+    pages: Vec<Range<u64>>,
 }
 
 /// Takes a range out of disjoint ranges.
@@ -285,7 +291,7 @@ mod tests {
         assert_eq!(after(0..2), [2..6, 8..9]);
         assert_eq!(after(0..3), [3..6, 8..9]);
         assert_eq!(after(3..4), [2..3, 4..6, 8..9]);
-        assert_eq!(after(5..9), [2..5]);
+        assert_eq!(after(5..9), vec![2..5; 1]);
         assert_eq!(after(0..20), []);
         assert_eq!(after(6..8), [2..6, 8..9]);
     }

@@ -113,10 +113,13 @@ impl Writer {
         if last.len > end {
             file.truncate(end)
                 .map_err(StoreError::io("truncate", &last.path))?;
-            file.sync_data()
-                .map_err(StoreError::io("sync", &last.path))?;
             last.len = end;
         }
+        // A writer that was killed may have left its last record and segment in
+        // the page cache only; what builds on them must not outlive them.
+        file.sync_data()
+            .map_err(StoreError::io("sync", &last.path))?;
+        file::sync_dir(&dir).map_err(StoreError::io("sync", &dir))?;
         recovery.torn = scan.torn.take();
         recovery.damage = scan.damage.clone();
         let writer = Writer {

@@ -18,6 +18,7 @@ use ckptctl::store::Kind;
 use ckptctl::store::Options;
 use ckptctl::store::Recovery;
 use ckptctl::store::RegionEntry;
+use ckptctl::store::Report;
 use ckptctl::store::StoreError;
 use ckptctl::store::Writer;
 
@@ -29,6 +30,13 @@ pub type Image = Vec<u8>;
 
 /// Images by epoch.
 pub type Images = BTreeMap<u64, Image>;
+
+/// A directory for tests that write much: in memory where there is such a place.
+pub fn memory_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("room for a test")
+}
 
 /// An image with nothing in it.
 pub fn empty_image() -> Image {
@@ -204,8 +212,11 @@ pub fn small_chain(dir: &Path) -> Images {
     images
 }
 
+/// A file and its content.
+pub type Segment = (PathBuf, Vec<u8>);
+
 /// The segments of a chain, with their content.
-pub fn segments(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+pub fn segments(dir: &Path) -> Vec<Segment> {
     let mut paths: Vec<PathBuf> = fs::read_dir(dir)
         .expect("a chain")
         .map(|entry| entry.expect("an entry").path())
@@ -242,4 +253,43 @@ pub fn check_against(chain: &Chain, images: &Images) -> Vec<u64> {
         }
     }
     lost
+}
+
+/// Verifies a chain and holds the verdict against what loading really gives.
+pub fn verify(dir: &Path, images: &Images) -> Report {
+    let chain = Chain::open(dir).expect("damage keeps no chain from being opened");
+    let report = chain
+        .verify(|_, _| {})
+        .expect("damage keeps no chain from being verified");
+    let lost = check_against(&chain, images);
+    for epoch in images.keys() {
+        assert_eq!(
+            report.restorable.contains(epoch),
+            !lost.contains(epoch),
+            "verify and load disagree about epoch {epoch}: {report:?}"
+        );
+    }
+    for lost in &report.lost {
+        assert!(
+            report
+                .damage
+                .iter()
+                .any(|damage| damage.lost.contains(lost))
+        );
+    }
+    report
+}
+
+/// What a writer makes of a damaged chain: it refuses it, or opens it and leaves
+/// it as it is.
+pub fn a_writer_cuts_nothing(dir: &Path) {
+    match open(dir, 16_000) {
+        Ok((writer, recovery)) => {
+            assert_eq!(recovery.torn, None);
+            // Headers only: damage of page data hinders no writer.
+            assert_eq!(recovery.damage, writer.chain().damage());
+        }
+        Err(StoreError::Damaged { .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
 }

@@ -79,7 +79,7 @@ const SEGMENT_LIMITS: [u64; 2] = [4096, 1 << 20];
 fn a_failed_append_leaves_the_chain_as_it_was_and_the_next_one_works() {
     for limit in SEGMENT_LIMITS {
         for_every_failure(|nth, way| {
-            let temp = tempfile::tempdir().unwrap();
+            let temp = memory_dir();
             let mut writer = open(temp.path(), limit).unwrap();
             append(&mut writer, 1).unwrap();
             append(&mut writer, 2).unwrap();
@@ -113,7 +113,7 @@ fn a_failed_append_leaves_the_chain_as_it_was_and_the_next_one_works() {
 fn a_writer_that_cannot_take_back_says_so_until_it_is_opened_again() {
     for limit in SEGMENT_LIMITS {
         for_every_failure(|nth, way| {
-            let temp = tempfile::tempdir().unwrap();
+            let temp = memory_dir();
             let mut writer = open(temp.path(), limit).unwrap();
             append(&mut writer, 1).unwrap();
             let failed = with_failure(nth, way, Spell::ForGood, || append(&mut writer, 2));
@@ -155,7 +155,7 @@ fn after_a_crash(dir: &Path) {
 fn opening_can_fail_anywhere_and_be_tried_again() {
     for crashed in [false, true] {
         for_every_failure(|nth, way| {
-            let temp = tempfile::tempdir().unwrap();
+            let temp = memory_dir();
             let dir = temp.path().join("chain");
             if crashed {
                 after_a_crash(&dir);
@@ -175,7 +175,7 @@ fn opening_can_fail_anywhere_and_be_tried_again() {
 
 #[test]
 fn a_caller_that_fails_or_panics_midway_leaves_no_trace() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = memory_dir();
     let mut writer = open(temp.path(), 1 << 20).unwrap();
     append(&mut writer, 1).unwrap();
     // Enough noise to have been written in part.
@@ -211,7 +211,7 @@ fn a_caller_that_fails_or_panics_midway_leaves_no_trace() {
 
 #[test]
 fn page_data_that_cannot_be_read_is_damage_and_the_rest_is_still_checked() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = memory_dir();
     let mut writer = open(temp.path(), 1 << 20).unwrap();
     for epoch in 1..=3 {
         append(&mut writer, epoch).unwrap();

@@ -18,6 +18,13 @@ use super::Writer;
 const PAGE: usize = 4096;
 const ARENA_PAGES: u64 = 32;
 
+/// A directory in memory where there is such a place: these tests sync a lot.
+fn memory_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
+}
+
 fn meta(epoch: u64) -> CommitMeta {
     CommitMeta {
         epoch,
