@@ -7,7 +7,7 @@
 set -euo pipefail
 
 seed=${CKPT_DEMO_SEED:-$((RANDOM * 32768 + RANDOM))}
-texts=${CKPT_DEMO_TEXTS:-700}
+texts=${CKPT_DEMO_TEXTS:-330}
 kills=${CKPT_DEMO_KILLS:-5}
 script=/ckpt/examples/lua/index.lua
 work=$(mktemp -d /scratch/demo.XXXXXX)
@@ -29,17 +29,17 @@ seconds() { printf '%d.%d s' $(($1 / 1000)) $(($1 % 1000 / 100)); }
 bytes=$(xargs cat <"$work/list" | wc -c)
 
 bold "The program: an inverted index of $(wc -l <"$work/list") texts, $((bytes >> 20)) MiB, in Lua 5.4 (Debian's)."
-echo "Its whole Lua state is in an arena of $(uname -r)'s ckpt.ko. It commits every 50 steps."
+echo "Its whole Lua state is in an arena of $(uname -r)'s ckpt.ko. It commits every 10 steps."
 
 bold '1. Undisturbed'
 begun=$(now_ms)
-ckptctl run --store "$work/quiet" -- ckpt-lua "$script" "$work/list" "$work/quiet.txt" 50
+ckptctl run --store "$work/quiet" -- ckpt-lua "$script" "$work/list" "$work/quiet.txt" 10
 quiet=$(($(now_ms) - begun))
 echo "   done in $(seconds $quiet): $(head -n 1 "$work/quiet.txt")"
 
 bold "2. Again, and kill -9 at $kills random moments (seed $seed)"
 ckptctl run --store "$work/killed" --restart on-failure -- \
-	ckpt-lua "$script" "$work/list" "$work/killed.txt" 50 2>"$work/run.log" &
+	ckpt-lua "$script" "$work/list" "$work/killed.txt" 10 2>"$work/run.log" &
 supervisor=$!
 killed=0
 while ((killed < kills)); do

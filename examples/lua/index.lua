@@ -15,6 +15,10 @@ end
 
 local LINES_PER_STEP = 40
 
+-- A collection marks every object that it keeps, and so changes every page of the state:
+-- collect rarely, and a commit has less to save.
+collectgarbage("incremental", 400)
+
 -- An open file does not survive, so a text is read whole and closed at once.
 local function read(path)
   local file = assert(io.open(path, "rb"))
