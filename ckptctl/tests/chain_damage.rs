@@ -199,9 +199,9 @@ fn what_was_left_of_a_segment_in_the_making_is_removed_by_the_next_writer() {
     fs::write(&unfinished, [1; 77]).unwrap();
     let report = verify(temp.path(), &images);
     assert_eq!(report.damage, vec![]);
-    assert_eq!(report.unfinished, [unfinished.clone()]);
+    assert_eq!(report.unfinished, vec![unfinished.clone()]);
     let (_writer, recovery) = open(temp.path(), 16_000).unwrap();
-    assert_eq!(recovery.removed, [unfinished.clone()]);
+    assert_eq!(recovery.removed, vec![unfinished.clone()]);
     assert!(!unfinished.exists());
 }
 
