@@ -53,11 +53,11 @@ put 644 "$work/ckpt.pc" "$libdir/pkgconfig/ckpt.pc"
 
 # The tool knows its own pages and completions.
 mkdir "$work/man"
-if "$built/ckptctl" man "$work/man" 2>/dev/null; then
-	for page in "$work/man"/*.1; do put 644 "$page" "$datadir/man/man1/${page##*/}"; done
-fi
+"$built/ckptctl" man "$work/man"
+for page in "$work/man"/*.1; do put 644 "$page" "$datadir/man/man1/${page##*/}"; done
 completion() { # SHELL PATH
-	if "$built/ckptctl" completions "$1" >"$work/completion" 2>/dev/null; then put 644 "$work/completion" "$2"; fi
+	"$built/ckptctl" completions "$1" >"$work/completion"
+	put 644 "$work/completion" "$2"
 }
 completion bash "$datadir/bash-completion/completions/ckptctl"
 completion zsh "$datadir/zsh/site-functions/_ckptctl"
