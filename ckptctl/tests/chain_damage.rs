@@ -73,6 +73,23 @@ fn zeros_where_a_footer_was_are_damage_when_something_stands_behind_them() {
 }
 
 #[test]
+fn a_record_that_is_damaged_at_both_ends_does_not_hide_the_next_one() {
+    let temp = memory_dir();
+    let images = small_chain(temp.path());
+    let chain = Chain::open(temp.path()).unwrap();
+    let commit = chain.find(5).unwrap();
+    let path = chain.file_of(commit);
+    let mut content = fs::read(path).unwrap();
+    content[commit.offset as usize + 50] ^= 1;
+    content[(commit.offset + commit.stored_bytes) as usize - 50] ^= 1;
+    fs::write(path, content).unwrap();
+    let report = verify(temp.path(), &images);
+    // Nothing tells any more that it was epoch 5.
+    assert_eq!(report.damage.len(), 1);
+    assert_eq!(report.restorable, [1, 2, 6, 7]);
+}
+
+#[test]
 fn a_damaged_last_record_is_not_given_up_for_an_older_epoch() {
     let temp = memory_dir();
     let images = small_chain(temp.path());
