@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # host-setup.sh PURPOSE...: sees to it that the host has the tools for it. Root
-# gets them installed; others are told the command. PURPOSE is kmod, vm, userland
-# or check.
+# gets them installed; others are told the command. PURPOSE is kmod, vm, userland,
+# test or check.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 # shellcheck source=say.sh
@@ -37,6 +37,9 @@ for purpose in "$@"; do
 		file /usr/include/lua5.4/lua.h liblua5.4-dev
 		command -v cargo >/dev/null ||
 			die "cargo is missing: install Rust 1.85 or newer (Debian 13: apt-get install cargo; else rustup)"
+		;;
+	test)
+		tool python3 python3
 		;;
 	check)
 		tool shellcheck shellcheck

@@ -8,7 +8,7 @@ top=$(dirname "$here")
 . "$top/scripts/say.sh"
 
 cd "$top"
-"$top/scripts/host-setup.sh" userland kmod vm
+"$top/scripts/host-setup.sh" userland kmod vm test
 "$here/parser.sh" || die "the judge of the guest tests is wrong"
 cargo test --workspace --locked || die "a test on the host failed, see above"
 "$top/scripts/build.sh" --vm

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A reader in another language, written from `docs/format.md` alone, reads what
+//! this crate writes. It needs `python3`, and nothing from outside its library.
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+use std::process::Output;
+
+use support::*;
+
+/// Lets the other reader restore an epoch.
+fn read_chain(dir: &Path, epoch: u64) -> Output {
+    let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/interop/read_chain.py");
+    Command::new("python3")
+        .arg("-B")
+        .arg(reader)
+        .arg(dir)
+        .arg(epoch.to_string())
+        .output()
+        .expect("python3 is needed: apt-get install python3")
+}
+
+#[test]
+fn another_implementation_restores_every_epoch() {
+    let temp = memory_dir();
+    let mut images = small_chain(temp.path());
+    let (mut writer, _) = open(temp.path(), 16_000).unwrap();
+    // Something that LZ4 has to work at: long matches, short ones, literals.
+    let mut text = [
+        &include_bytes!("../src/store/scan.rs")[..],
+        include_bytes!("chain_damage.rs"),
+    ]
+    .concat();
+    text.truncate(6 * PAGE);
+    writer.append(&meta(8, 7), [(20, text.as_slice())]).unwrap();
+    let stored = writer.chain().find(8).unwrap().stored_bytes as usize;
+    assert!(
+        (2 * PAGE..5 * PAGE).contains(&stored),
+        "{stored} bytes: LZ4 had no work"
+    );
+    let mut image = images[&7].clone();
+    image[20 * PAGE..][..text.len()].copy_from_slice(&text);
+    images.insert(8, image);
+    for (epoch, image) in &images {
+        let output = read_chain(temp.path(), *epoch);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(
+            output.stdout == *image,
+            "epoch {epoch} was restored to something else"
+        );
+    }
+}
+
+#[test]
+fn another_implementation_stops_at_a_torn_tail_and_at_damage() {
+    let temp = memory_dir();
+    let images = small_chain(temp.path());
+    let (path, mut content) = segments(temp.path()).pop().unwrap();
+    content.truncate(content.len() - 100);
+    std::fs::write(&path, &content).unwrap();
+    assert!(read_chain(temp.path(), 6).stdout == images[&6]);
+    assert!(!read_chain(temp.path(), 7).status.success());
+    content[6000] ^= 1;
+    std::fs::write(&path, &content).unwrap();
+    assert!(!read_chain(temp.path(), 6).status.success());
+}
