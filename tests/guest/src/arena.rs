@@ -57,11 +57,6 @@ impl Arena {
         self.id
     }
 
-    /// The size that CREATE was asked for.
-    pub fn len_bytes(&self) -> u64 {
-        self.len_bytes
-    }
-
     /// The size in pages.
     pub fn len_pages(&self) -> u64 {
         self.len_bytes / PAGE as u64

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Other processes: to crash in, to be somebody else in, to talk to.
 
+use std::fs::File;
 use std::io::IoSlice;
 use std::io::IoSliceMut;
 use std::os::fd::AsFd;
@@ -30,6 +31,7 @@ use nix::unistd::fork;
 
 use crate::failure::Failure;
 use crate::failure::Outcome;
+use crate::pipe::pipe;
 use crate::runner;
 
 /// How a process ended.
@@ -58,7 +60,7 @@ pub fn end_of(body: impl FnOnce()) -> Result<End, Failure> {
 
 /// Runs `body` in a forked child; its outcome is the caller's.
 pub fn in_child(body: impl FnOnce() -> Outcome) -> Outcome {
-    let (reader, writer) = std::io::pipe()?;
+    let (reader, writer) = pipe()?;
     // SAFETY: callers have one thread, so the child may do anything.
     match unsafe { fork() }? {
         ForkResult::Child => {
@@ -192,14 +194,14 @@ pub struct Peer {
     /// The line.
     pub link: Link,
     pid: Pid,
-    result: std::io::PipeReader,
+    result: File,
 }
 
 impl Peer {
     /// Forks a process that runs `body`.
     pub fn start(body: impl FnOnce(Link) -> Outcome) -> Result<Self, Failure> {
         let (ours, theirs) = Link::pair()?;
-        let (reader, writer) = std::io::pipe()?;
+        let (reader, writer) = pipe()?;
         // SAFETY: callers have one thread, so the child may do anything.
         match unsafe { fork() }? {
             ForkResult::Child => {

@@ -3,8 +3,7 @@
 //! afterwards for what it left behind.
 
 use std::any::Any;
-use std::io::PipeReader;
-use std::io::PipeWriter;
+use std::fs::File;
 use std::io::Read;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -34,6 +33,7 @@ use crate::failure::Failure;
 use crate::failure::Outcome;
 use crate::ktap;
 use crate::options::Options;
+use crate::pipe::pipe;
 
 /// One claim about the module.
 pub struct Test {
@@ -54,6 +54,9 @@ impl Test {
         }
     }
 }
+
+// A test that takes longer says how long.
+const WORTH_TELLING: Duration = Duration::from_secs(1);
 
 /// How many tests ended in which way.
 #[derive(Debug, Default, Clone, Copy)]
@@ -79,7 +82,12 @@ pub fn run_all(
     ktap::begin(tests.len());
     let mut totals = Totals::default();
     for (index, test) in tests.iter().enumerate() {
+        let started = Instant::now();
         let mut outcome = run_one(test, options);
+        let taken = started.elapsed();
+        if taken >= WORTH_TELLING {
+            ktap::diagnose(&format!("took {:.1} s", taken.as_secs_f32()));
+        }
         if outcome.is_ok() {
             outcome = leftovers();
         }
@@ -95,7 +103,7 @@ pub fn run_all(
 }
 
 fn run_one(test: &Test, options: &Options) -> Outcome {
-    let (reader, writer) = std::io::pipe()?;
+    let (reader, writer) = pipe()?;
     // SAFETY: this process has one thread, so the child may do anything.
     match unsafe { fork() }? {
         ForkResult::Child => {
@@ -134,7 +142,7 @@ pub fn guarded(body: impl FnOnce() -> Outcome) -> Outcome {
 }
 
 /// Sends an outcome to the other end of a pipe.
-pub fn report(mut writer: PipeWriter, outcome: &Outcome) {
+pub fn report(mut writer: File, outcome: &Outcome) {
     let (tag, text) = match outcome {
         Ok(()) => (b'p', ""),
         Err(Failure::Skipped(reason)) => (b's', reason.as_str()),
@@ -152,7 +160,7 @@ pub fn report(mut writer: PipeWriter, outcome: &Outcome) {
 ///
 /// Call it when the sender is gone. Others may still hold the pipe open, so the
 /// end of the file is not waited for.
-pub fn collect(mut reader: PipeReader) -> Option<Outcome> {
+pub fn collect(mut reader: File) -> Option<Outcome> {
     let mut buffer = vec![0; 65_536];
     let mut filled = 0;
     while readable_now(&reader) {
@@ -169,7 +177,7 @@ pub fn collect(mut reader: PipeReader) -> Option<Outcome> {
     }
 }
 
-fn readable_now(reader: &PipeReader) -> bool {
+fn readable_now(reader: &File) -> bool {
     let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(count) if count > 0)
 }

@@ -122,7 +122,7 @@ fn names_need_not_be_unique(_: &Options) -> Outcome {
 fn an_id_is_never_used_again(_: &Options) -> Outcome {
     let device = Device::open()?;
     let mut seen = Vec::new();
-    for _ in 0..200 {
+    for _ in 0..60 {
         let arena = device.create("id", 1)?;
         ensure!(
             !seen.contains(&arena.id()),

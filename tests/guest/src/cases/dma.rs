@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Pages that are pinned while an epoch is closed.
 
+use std::os::fd::AsRawFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::OwnedFd;
 use std::thread::JoinHandle;
 
 use nix::errno::Errno;
@@ -26,6 +29,7 @@ pub const TESTS: &[Test] = tests![
     a_pinned_page_that_is_unmapped_meanwhile_is_not_lost,
     an_arena_may_be_freed_while_a_page_of_it_is_pinned,
     a_disk_read_under_way_at_a_commit_is_not_lost,
+    a_page_pinned_for_long_is_refused_or_told_by_every_commit,
 ];
 
 const PINNED: u64 = 3;
@@ -204,6 +208,43 @@ fn a_disk_read_under_way_at_a_commit_is_not_lost(options: &Options) -> Outcome {
     // The block layer drops the pins when it gets round to it; then it is quiet.
     while arena.commit()?.changed_pages != 0 {
         std::thread::yield_now();
+    }
+    Ok(())
+}
+
+// Buffers registered with io_uring stay pinned, and are written without any fault.
+fn a_page_pinned_for_long_is_refused_or_told_by_every_commit(_: &Options) -> Outcome {
+    const REGISTER_BUFFERS: u32 = 0;
+    // struct io_uring_params of linux/io_uring.h: all zero asks for nothing special.
+    let mut parameters = [0_u64; 15];
+    // SAFETY: the structure is as long as the kernel's, and ours to be written to.
+    let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) };
+    let ring = Errno::result(ring).map_err(|errno| Failure::skip(format!("io_uring: {errno}")))?;
+    // SAFETY: the descriptor is new and ours.
+    let ring = unsafe { OwnedFd::from_raw_fd(ring as i32) };
+    let (arena, map) = arena_with_a_past()?;
+    let buffer = libc::iovec {
+        iov_base: std::ptr::with_exposed_provenance_mut(map.at(PINNED as usize * PAGE)),
+        iov_len: PAGE,
+    };
+    // SAFETY: the buffer is a page of the mapping; nothing is ever read into it.
+    let registered = Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_register,
+            ring.as_raw_fd(),
+            REGISTER_BUFFERS,
+            &raw const buffer,
+            1,
+        )
+    });
+    match registered {
+        Err(errno) => ensure_eq!(errno, Errno::EFAULT, "registering a buffer"),
+        Ok(_) => {
+            for epoch in 1..=3 {
+                arena.commit()?;
+                ensure_eq!(arena.delta(epoch)?.pages(), vec![PINNED], "delta");
+            }
+        }
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ mod limits;
 mod list;
 mod map;
 mod memcg;
+mod module;
 mod open;
 mod poll;
 mod pread;
@@ -29,6 +30,7 @@ mod shadow;
 mod sharing;
 mod sparse;
 mod stats;
+mod threads;
 mod version;
 mod writes;
 
@@ -55,7 +57,9 @@ pub fn all() -> Vec<&'static Test> {
         limits::TESTS,
         dma::TESTS,
         memcg::TESTS,
+        threads::TESTS,
         shadow::TESTS,
+        module::TESTS,
     ]
     .into_iter()
     .flatten()

@@ -18,6 +18,7 @@ use crate::ensure_eq;
 use crate::failure::Failure;
 use crate::failure::Outcome;
 use crate::options::Options;
+use crate::pipe::pipe;
 use crate::process::End;
 use crate::process::Peer;
 use crate::process::end_of;
@@ -225,7 +226,7 @@ fn the_kernel_gets_an_error_where_a_program_gets_sigbus(_: &Options) -> Outcome 
         for page in 0..LIMIT as usize {
             map.touch(page, 1);
         }
-        let (reader, writer) = std::io::pipe()?;
+        let (reader, writer) = pipe()?;
         std::io::Write::write_all(&mut &writer, &[1; 8])?;
         let target = std::ptr::with_exposed_provenance_mut(map.at(900 * PAGE));
         let fd = std::os::fd::AsRawFd::as_raw_fd(&reader);

@@ -15,6 +15,7 @@ use crate::tests;
 pub const TESTS: &[Test] = tests![
     a_new_arena_has_counted_nothing,
     a_fault_is_counted_as_what_it_was_for,
+    stores_alone_are_never_noted_late,
     commits_and_their_pages_add_up,
     the_times_of_commits_are_those_that_commit_told,
     every_delta_call_is_counted,
@@ -78,6 +79,25 @@ fn a_fault_is_counted_as_what_it_was_for(_: &Options) -> Outcome {
         "write_faults with one in the next epoch"
     );
     ensure_eq!(arena.stats()?.resident_pages, 70, "resident_pages");
+    Ok(())
+}
+
+fn stores_alone_are_never_noted_late(_: &Options) -> Outcome {
+    let arena = Device::open()?.create("late", 1000)?;
+    for round in 0..3 {
+        let map = arena.map_all()?;
+        for page in 0..300 {
+            map.touch(page * 3, round);
+        }
+        arena.commit()?;
+        map.unmap()?;
+    }
+    let stats = arena.stats()?;
+    ensure_eq!(
+        (stats.write_faults, stats.late_notes),
+        (900, 0),
+        "write_faults and late_notes"
+    );
     Ok(())
 }
 

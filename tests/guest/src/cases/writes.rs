@@ -27,6 +27,7 @@ use crate::failure::Failure;
 use crate::failure::Outcome;
 use crate::mapping::Mapping;
 use crate::options::Options;
+use crate::pipe::pipe;
 use crate::process::End;
 use crate::process::Peer;
 use crate::process::end_of;
@@ -287,7 +288,7 @@ fn a_read_from_a_file_into_the_arena_is_in_the_next_delta(_: &Options) -> Outcom
 }
 
 fn a_read_from_a_pipe_into_the_arena_is_in_the_next_delta(_: &Options) -> Outcome {
-    let (reader, writer) = std::io::pipe()?;
+    let (reader, writer) = pipe()?;
     each_past(|_, map, value| {
         (&writer).write_all(&[value; TARGETS.len()])?;
         read_into(&map, &reader)?;

@@ -28,6 +28,7 @@ use crate::device::Device;
 use crate::failure::Failure;
 use crate::failure::Outcome;
 use crate::mapping::Mapping;
+use crate::pipe::pipe;
 use crate::process::End;
 use crate::process::end_of;
 use crate::scratch::DirectFile;
@@ -38,7 +39,7 @@ pub struct Kernel {
     geometry: Geometry,
     slots: Vec<Option<Mapping>>,
     helper: Helper,
-    pipe: (std::io::PipeReader, std::io::PipeWriter),
+    pipe: (File, File),
     source: File,
     direct: Option<DirectFile>,
 }
@@ -57,7 +58,7 @@ impl Kernel {
         file.write_all(source)?;
         Ok(Self {
             slots: (0..16).map(|_| None).collect(),
-            pipe: std::io::pipe()?,
+            pipe: pipe()?,
             source: file,
             arena,
             geometry,

@@ -171,12 +171,8 @@ impl Backend for Mock {
                 slot,
                 page,
                 pages,
-                writable,
-            } => {
-                if self.bug == Bug::ForgetsOnProtect && !writable {
-                    self.forget(slot, page, pages);
-                }
-            }
+                writable: false,
+            } if self.bug == Bug::ForgetsOnProtect => self.forget(slot, page, pages),
             Op::Advise {
                 slot,
                 page,

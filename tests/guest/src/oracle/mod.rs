@@ -28,6 +28,7 @@ pub mod kernel;
 pub mod model;
 pub mod op;
 pub mod run;
+pub mod threads;
 
 #[cfg(test)]
 mod mock;

@@ -202,7 +202,10 @@ impl Model {
 
 /// Content of an arena never touched.
 pub fn empty_content(geometry: &Geometry) -> Content {
-    vec![Arc::new([0; PAGE]); geometry.dense_pages()]
+    let zero = Arc::new([0; PAGE]);
+    (0..geometry.dense_pages())
+        .map(|_| Arc::clone(&zero))
+        .collect()
 }
 
 /// A run of bytes, cut at page boundaries: page, first byte in it, bytes.

@@ -1,0 +1,480 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Writers that never stop while another thread commits.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use nix::sys::resource::Resource;
+use nix::sys::resource::setrlimit;
+
+use crate::arena::Arena;
+use crate::cpus;
+use crate::credentials::SOMEBODY;
+use crate::credentials::become_user;
+use crate::device::Device;
+use crate::device::PAGE;
+use crate::diag;
+use crate::ensure;
+use crate::ensure_eq;
+use crate::failure::Failure;
+use crate::failure::Outcome;
+use crate::mapping::Mapping;
+use crate::options::Options;
+use crate::oracle::threads::LANES;
+use crate::oracle::threads::Lanes;
+use crate::oracle::threads::Seen;
+use crate::oracle::threads::Tracked;
+use crate::oracle::threads::Watcher;
+use crate::process::Peer;
+use crate::process::in_child;
+use crate::runner::Test;
+use crate::scratch::DirectFile;
+use crate::tests;
+use crate::writer::LANE_BYTES;
+use crate::writer::Style;
+use crate::writer::write_until;
+
+/// The claims of this file.
+pub const TESTS: &[Test] = tests![
+    90 => a_writer_that_never_leaves_its_processor_loses_nothing,
+    90 => writers_of_every_kind_lose_nothing,
+    90 => writers_in_other_processes_lose_nothing,
+    90 => reads_from_disk_lose_nothing,
+    two_commits_at_once_get_two_epochs,
+    first_touches_at_once_make_one_page,
+    first_touches_at_once_charge_a_page_once,
+    first_touches_at_once_stay_within_a_reservation,
+    a_delta_taken_while_others_commit_is_in_order,
+    mapping_and_unmapping_while_others_commit_is_safe,
+];
+
+/// An arena, watched through a mapping that is only read.
+struct Watched {
+    arena: Arena,
+    map: Mapping,
+}
+
+impl Watched {
+    fn new(pages: u64) -> Result<Self, Failure> {
+        let arena = Device::open()?.create("torture", pages)?;
+        let map = Mapping::new(&arena, 0, pages, libc::PROT_READ, libc::MAP_SHARED)?;
+        Ok(Self { arena, map })
+    }
+}
+
+impl Tracked for Watched {
+    fn pages(&self) -> usize {
+        self.arena.len_pages() as usize
+    }
+
+    fn lanes(&self, page: usize) -> Lanes {
+        std::array::from_fn(|lane| {
+            let address = self.map.at(page * PAGE + lane * LANE_BYTES);
+            let source = std::ptr::with_exposed_provenance_mut(address);
+            // SAFETY: aligned, and inside the mapping, which lives as long as self.
+            unsafe { AtomicU64::from_ptr(source) }.load(Ordering::Relaxed)
+        })
+    }
+
+    fn commit(&self) -> Result<u64, String> {
+        let commit = self
+            .arena
+            .commit()
+            .map_err(|errno| format!("COMMIT: {errno}"))?;
+        Ok(commit.epoch)
+    }
+
+    fn delta(&self, since: u64) -> Result<Vec<usize>, String> {
+        let delta = self
+            .arena
+            .delta(since)
+            .map_err(|errno| format!("DELTA: {errno}"))?;
+        Ok(delta.pages().iter().map(|page| *page as usize).collect())
+    }
+}
+
+/// Watches that many commits, and until that many pages were told, however the machine
+/// schedules; then stops the writers.
+fn watch(watched: &Watched, commits: usize, stop: impl FnOnce()) -> Result<WatchEnd<'_>, Failure> {
+    let mut watcher = Watcher::new(watched);
+    let mut outcome = Ok(());
+    while outcome.is_ok() && (watcher.seen().commits < commits || watcher.seen().told < commits) {
+        outcome = watcher.step();
+    }
+    stop();
+    outcome.map_err(Failure::new)?;
+    Ok(WatchEnd { watcher })
+}
+
+struct WatchEnd<'a> {
+    watcher: Watcher<'a, Watched>,
+}
+
+impl WatchEnd<'_> {
+    /// When all writers have ended.
+    fn finish(self) -> Result<Seen, Failure> {
+        let seen = self.watcher.finish().map_err(Failure::new)?;
+        diag!(
+            "{} commits, {} pages told, {} compared",
+            seen.commits,
+            seen.told,
+            seen.compared
+        );
+        ensure!(
+            seen.told > 0 && seen.compared > 0,
+            "nothing was tried: {seen:?}"
+        );
+        Ok(seen)
+    }
+}
+
+/// Lets writers run in threads while this one commits; each has a lane.
+fn torture(watched: &Watched, styles: &[Style<'_>], commits: usize, seed: u64) -> Outcome {
+    let stop = AtomicBool::new(false);
+    let processors = cpus::available()?;
+    cpus::pin_to(processors[0])?;
+    let last: Result<Vec<Vec<u64>>, Failure> = std::thread::scope(|scope| {
+        let mut writers = Vec::new();
+        for (lane, style) in styles.iter().copied().enumerate() {
+            let (stop, arena) = (&stop, &watched.arena);
+            // The first processor is the watcher's, as long as there is another.
+            let others = processors
+                .get(1..)
+                .filter(|rest| !rest.is_empty())
+                .unwrap_or(&processors);
+            let cpu = others[lane % others.len()];
+            writers.push(scope.spawn(move || {
+                cpus::pin_to(cpu)?;
+                let seed = seed + lane as u64;
+                write_until(arena, style, lane, seed, || stop.load(Ordering::Relaxed))
+            }));
+        }
+        let end = watch(watched, commits, || stop.store(true, Ordering::Relaxed));
+        let last = writers
+            .into_iter()
+            .map(|writer| {
+                writer
+                    .join()
+                    .map_err(|_| Failure::new("a writer panicked"))?
+            })
+            .collect::<Result<Vec<_>, Failure>>()?;
+        end?.finish()?;
+        Ok(last)
+    });
+    for (lane, last) in last?.iter().enumerate() {
+        for (page, number) in last.iter().enumerate() {
+            ensure_eq!(
+                watched.lanes(page)[lane],
+                *number,
+                "lane {lane} of page {page}"
+            );
+        }
+    }
+    Ok(())
+}
+
+// No system call, no switch, no interrupt of the writer's own: nothing but the commit flushes what
+// its processor remembers about the page tables.
+fn a_writer_that_never_leaves_its_processor_loses_nothing(options: &Options) -> Outcome {
+    for pages in [1, 8, 600] {
+        let watched = Watched::new(pages)?;
+        let map = watched.arena.map_all()?;
+        torture(&watched, &[Style::Shared(&map)], 1500, options.seed)?;
+    }
+    Ok(())
+}
+
+fn writers_of_every_kind_lose_nothing(options: &Options) -> Outcome {
+    diag!("seed {}", options.seed);
+    for (pages, commits) in [(2, 500), (40, 400), (700, 200)] {
+        let watched = Watched::new(pages)?;
+        let map = watched.arena.map_all()?;
+        let styles = [
+            Style::Shared(&map),
+            Style::Own,
+            Style::Remaps,
+            Style::Protects,
+            Style::DropsEntries,
+            Style::Moves,
+            Style::VmWrite,
+            Style::ReadsPipe,
+        ];
+        torture(&watched, &styles, commits, options.seed)?;
+    }
+    Ok(())
+}
+
+fn writers_in_other_processes_lose_nothing(options: &Options) -> Outcome {
+    let watched = Watched::new(64)?;
+    // A page that all processes share says when to stop.
+    let control = Device::open()?.create("control", 1)?;
+    let flag = control.map_all()?;
+    let mut peers = Vec::new();
+    for lane in 0..4 {
+        let seed = options.seed + lane as u64;
+        let style = if lane % 2 == 0 {
+            Style::Own
+        } else {
+            Style::Remaps
+        };
+        peers.push(Peer::start(|link| {
+            let flag = control.map_all()?;
+            let last = write_until(&watched.arena, style, lane, seed, || flag.get(0) != 0)?;
+            for number in last {
+                link.send_number(number)?;
+            }
+            Ok(())
+        })?);
+    }
+    let end = watch(&watched, 600, || flag.set(0, 1));
+    for (lane, peer) in peers.into_iter().enumerate() {
+        for page in 0..watched.pages() {
+            let number = peer.link.receive_number()?;
+            ensure_eq!(
+                watched.lanes(page)[lane],
+                number,
+                "lane {lane} of page {page}"
+            );
+        }
+        peer.finish()?;
+    }
+    end?.finish()?;
+    Ok(())
+}
+
+fn reads_from_disk_lose_nothing(options: &Options) -> Outcome {
+    const BLOCKS: u64 = 16 * 1024;
+    let content: Vec<u8> = (0..BLOCKS)
+        .flat_map(|block| block.to_ne_bytes().repeat(LANE_BYTES / 8))
+        .collect();
+    let file = DirectFile::create(&options.scratch, "torture", &content)?;
+    let watched = Watched::new(16)?;
+    let map = watched.arena.map_all()?;
+    let styles = [
+        Style::ReadsDisk(&file, BLOCKS),
+        Style::ReadsDisk(&file, BLOCKS),
+        Style::Own,
+        Style::Shared(&map),
+    ];
+    torture(&watched, &styles, 800, options.seed)
+}
+
+fn two_commits_at_once_get_two_epochs(_: &Options) -> Outcome {
+    const THREADS: usize = 4;
+    const EACH: usize = 2000;
+    let arena = Device::open()?.create("at once", 64)?;
+    let map = arena.map_all()?;
+    let stamped = AtomicU64::new(0);
+    let mut epochs: Vec<u64> = std::thread::scope(|scope| {
+        let committers: Vec<_> = (0..THREADS)
+            .map(|number| {
+                let (arena, map, stamped) = (&arena, &map, &stamped);
+                scope.spawn(move || {
+                    let mut epochs = Vec::new();
+                    for turn in 0..EACH {
+                        // A page of each thread's own, so that every store is one page to stamp.
+                        map.set(number * PAGE + 9, turn as u8);
+                        let commit = arena.commit()?;
+                        ensure!(
+                            epochs.last().is_none_or(|last| *last < commit.epoch),
+                            "epoch {} after {epochs:?}",
+                            commit.epoch
+                        );
+                        stamped.fetch_add(commit.changed_pages, Ordering::Relaxed);
+                        epochs.push(commit.epoch);
+                    }
+                    Ok(epochs)
+                })
+            })
+            .collect();
+        let mut all = Vec::new();
+        for committer in committers {
+            all.extend(
+                committer
+                    .join()
+                    .map_err(|_| Failure::new("a committer panicked"))??,
+            );
+        }
+        Ok::<_, Failure>(all)
+    })?;
+    epochs.sort_unstable();
+    let expected: Vec<u64> = (1..=(THREADS * EACH) as u64).collect();
+    ensure!(epochs == expected, "epochs are not 1 to {}", THREADS * EACH);
+    // Each store happened before its own thread's commit was called. One that another commit
+    // overtook on its way may have been told by both.
+    let stamped = stamped.into_inner();
+    ensure!(
+        stamped >= (THREADS * EACH) as u64,
+        "{stamped} pages stamped"
+    );
+    ensure_eq!(arena.info()?.epoch, (THREADS * EACH) as u64, "epoch");
+    Ok(())
+}
+
+fn first_touches_at_once_make_one_page(_: &Options) -> Outcome {
+    const THREADS: usize = 4;
+    for _ in 0..20 {
+        let arena = Device::open()?.create("first", 600)?;
+        let maps: Vec<_> = (0..THREADS)
+            .map(|_| arena.map_all())
+            .collect::<Result<_, _>>()?;
+        std::thread::scope(|scope| {
+            for (number, map) in maps.iter().enumerate() {
+                scope.spawn(move || {
+                    // Writers and readers of the same new pages, in the same order.
+                    for page in 0..600 {
+                        if number % 2 == 0 {
+                            map.set(page * PAGE + number, 7);
+                        } else {
+                            map.get(page * PAGE + number);
+                        }
+                    }
+                });
+            }
+        });
+        ensure_eq!(arena.info()?.resident_pages, 600, "resident pages");
+        ensure_eq!(arena.commit()?.changed_pages, 600, "changed pages");
+        for page in 0..600 {
+            let bytes = maps[3].read(page * PAGE, 4);
+            ensure_eq!(bytes, vec![7, 0, 7, 0], "content of page {page}");
+        }
+    }
+    Ok(())
+}
+
+/// Several threads touch all pages of an arena for the first time, in the same order.
+fn race_for_first_touches(arena: &Arena) -> Outcome {
+    let map = arena.map_all()?;
+    let pages = arena.len_pages() as usize;
+    let start = std::sync::Barrier::new(4);
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            let (map, start) = (&map, &start);
+            scope.spawn(move || {
+                start.wait();
+                for page in 0..pages {
+                    map.set(page * PAGE + number, 7);
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+fn first_touches_at_once_charge_a_page_once(_: &Options) -> Outcome {
+    let device = Device::open()?;
+    for round in 0..40 {
+        let arena = device.create("charged once", 600)?;
+        race_for_first_touches(&arena)?;
+        ensure_eq!(
+            arena.stats()?.charged_pages,
+            600,
+            "charged pages in round {round}"
+        );
+    }
+    Ok(())
+}
+
+// RESERVE says that touching so many pages cannot fail for the limit; that two threads want the
+// same page at once makes it no more pages.
+fn first_touches_at_once_stay_within_a_reservation(_: &Options) -> Outcome {
+    const PAGES: u64 = 64;
+    let device = Device::open()?;
+    for round in 0..200 {
+        in_child(|| {
+            let bytes = PAGES * PAGE as u64;
+            setrlimit(Resource::RLIMIT_MEMLOCK, bytes, bytes)?;
+            become_user(SOMEBODY)?;
+            let arena = device.create("reserved", PAGES)?;
+            arena.reserve(PAGES)?;
+            race_for_first_touches(&arena)
+        })
+        .map_err(|failure| failure.within(format!("round {round}")))?;
+    }
+    Ok(())
+}
+
+fn a_delta_taken_while_others_commit_is_in_order(_: &Options) -> Outcome {
+    let arena = Device::open()?.create("order", 2048)?;
+    let map = arena.map_all()?;
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let committer = scope.spawn(|| {
+            let mut turn = 0_usize;
+            while !stop.load(Ordering::Relaxed) {
+                for page in 0..40 {
+                    map.touch((turn * 13 + page * 51) % 2048, turn as u8);
+                }
+                arena.commit()?;
+                turn += 1;
+            }
+            Ok::<_, Failure>(())
+        });
+        let outcome = (|| -> Outcome {
+            let mut since = 0;
+            for _ in 0..400 {
+                let delta = arena.delta_in_steps(since, 7)?;
+                let mut end = None;
+                for (first, pages) in &delta.ranges {
+                    ensure!(*pages > 0 && first + pages <= 2048, "range {first}+{pages}");
+                    ensure!(
+                        end.is_none_or(|end| *first >= end),
+                        "range {first} before {end:?}"
+                    );
+                    end = Some(first + pages);
+                }
+                ensure!(delta.epoch >= since, "epoch {} after {since}", delta.epoch);
+                since = delta.epoch;
+            }
+            Ok(())
+        })();
+        stop.store(true, Ordering::Relaxed);
+        committer
+            .join()
+            .map_err(|_| Failure::new("the committer panicked"))??;
+        outcome
+    })
+}
+
+// All that the kernel has to keep apart when mappings come and go: nothing here may crash, and in
+// the end the content is what was stored.
+fn mapping_and_unmapping_while_others_commit_is_safe(_: &Options) -> Outcome {
+    let arena = Device::open()?.create("come and go", 1200)?;
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..LANES / 2)
+            .map(|number| {
+                let (arena, stop) = (&arena, &stop);
+                scope.spawn(move || {
+                    let mut turn = 0_u64;
+                    while !stop.load(Ordering::Relaxed) {
+                        turn += 1;
+                        let first = turn * 7 % 1100;
+                        let map = arena.map(first, 100)?;
+                        map.store(number * 8, &turn.to_ne_bytes());
+                        map.store(99 * PAGE + number * 8, &turn.to_ne_bytes());
+                        if turn % 3 == 0 {
+                            arena.pread(first * PAGE as u64, 200)?;
+                        }
+                    }
+                    Ok::<_, Failure>(())
+                })
+            })
+            .collect();
+        let mut outcome = Ok(());
+        for since in 0..1000 {
+            outcome = arena.commit().and_then(|_| arena.delta(since)).map(drop);
+            if outcome.is_err() {
+                break;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        for worker in workers {
+            worker
+                .join()
+                .map_err(|_| Failure::new("a worker panicked"))??;
+        }
+        Ok(outcome?)
+    })
+}
