@@ -121,6 +121,29 @@ fn a_damaged_last_record_is_not_given_up_for_an_older_epoch() {
 }
 
 #[test]
+fn a_damaged_last_record_is_seen_from_an_empty_segment_behind_it() {
+    let temp = memory_dir();
+    let (mut writer, _) = open(temp.path(), 4096).unwrap();
+    for epoch in 1..=3 {
+        writer.append(&meta(epoch, None), []).unwrap();
+    }
+    drop(writer);
+    let files = segments(temp.path());
+    // As if the writer had ended right after beginning the third segment.
+    fs::write(&files[2].0, &files[2].1[..BLOCK]).unwrap();
+    let chain = Chain::open(temp.path()).unwrap();
+    assert_eq!(chain.newest().unwrap().unwrap().epoch, 2);
+    let mut content = files[1].1.clone();
+    let len = content.len();
+    content[BLOCK + 30] ^= 1;
+    content[len - 30] ^= 1;
+    fs::write(&files[1].0, content).unwrap();
+    // Which epoch is lost cannot be told, so no epoch can follow it.
+    assert!(Chain::open(temp.path()).unwrap().newest().is_err());
+    assert!(open(temp.path(), 4096).unwrap_err().is_damage());
+}
+
+#[test]
 fn damage_in_page_data_costs_only_epochs_that_still_have_the_page() {
     let temp = memory_dir();
     let images = small_chain(temp.path());
