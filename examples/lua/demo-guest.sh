@@ -62,8 +62,10 @@ bold '3. What was saved'
 ckptctl log "$work/killed" >"$work/log.txt"
 {
 	head -n 4 "$work/log.txt"
-	echo '…'
-	tail -n 14 "$work/log.txt"
+	echo '       … and each restart:'
+	grep ' RESTORE ' "$work/log.txt"
+	echo '       … and the end:'
+	tail -n 10 "$work/log.txt"
 } | sed 's/^/   /'
 ckptctl verify "$work/killed" 2>&1 | sed 's/^/   /'
 
