@@ -32,6 +32,8 @@ fn counter() {
         Some(counter) => counter.cast::<u64>(),
         None => {
             let counter = context.allocate(8, 8).unwrap();
+            // SAFETY: The block is new, and as large and aligned as a counter.
+            unsafe { counter.cast::<u64>().write(0) };
             context.set_root(Some(counter)).unwrap();
             counter.cast::<u64>()
         }
@@ -43,7 +45,7 @@ fn counter() {
     let restored = context.restored_epoch();
     writeln!(log, "epoch {restored:?} counter {}", read()).unwrap();
     for _ in 0..commits {
-        if read() == last {
+        if read() >= last {
             return;
         }
         write(read() + 1);

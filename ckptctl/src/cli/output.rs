@@ -21,6 +21,12 @@ pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     print(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
+/// Says a line on stderr, at once, or not when nobody is there to read it: who looks after a
+/// program goes on then.
+pub fn say(line: &str) {
+    let _ = io::stderr().write_all(format!("ckptctl: {line}\n").as_bytes());
+}
+
 /// True when nobody reads our output any more, which is no reason to complain.
 pub fn is_closed(error: &anyhow::Error) -> bool {
     error

@@ -4,6 +4,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -43,7 +44,8 @@ impl Tracker {
 /// The program, for every verb that starts one.
 #[derive(clap::Args)]
 pub struct ProgramArgs {
-    /// How the program's changes are tracked [default: CKPT_TRACKER, else auto]
+    /// How the program's changes are tracked; it finds this in CKPT_TRACKER [default: CKPT_TRACKER,
+    /// else auto]
     #[arg(long, value_enum, value_name = "TRACKER")]
     tracker: Option<Tracker>,
     /// The program and its arguments
@@ -144,8 +146,17 @@ impl Program {
     }
 
     /// The chain's directory, when it is known.
-    pub fn store(&self) -> Option<&PathBuf> {
-        self.store.as_ref()
+    pub fn store(&self) -> Option<&Path> {
+        self.store.as_deref()
+    }
+
+    /// Whether it is told an epoch to restore, as opposed to going on from the newest.
+    pub fn is_told_epoch(&self) -> bool {
+        match self.epoch {
+            Epoch::Inherit => env::var_os(options::RESTORE_EPOCH).is_some_and(|it| !it.is_empty()),
+            Epoch::Given(_) => true,
+            Epoch::Newest => false,
+        }
     }
 
     /// From now on it goes on from the newest epoch.

@@ -23,7 +23,7 @@ pub struct RestartArgs {
     /// When to start the program again, from its last commit
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Restart::Never)]
     restart: Restart,
-    /// Give up after so many restarts in a row without a new commit
+    /// Give up after so many restarts in a row without a new commit; 0 gives up at once
     #[arg(long, value_name = "N", default_value_t = 10)]
     max_restarts: u32,
     /// Wait before a restart: MIN at first, twice as long each time, at most MAX. It is MIN

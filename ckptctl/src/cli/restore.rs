@@ -30,6 +30,7 @@ use super::supervisor::supervise;
 /// is started as by `ckptctl run`, whose help says more about exit codes, restarts and signals.
 /// After a restart, the program goes on from its last commit, not from EPOCH once more.
 #[derive(clap::Args)]
+#[command(after_long_help = HELP)]
 pub struct Args {
     /// The chain's directory; the newest epoch unless one is named
     #[arg(value_name = "DIR[@EPOCH]", value_parser = chain_arg::spec_parser())]
@@ -39,6 +40,16 @@ pub struct Args {
     #[command(flatten)]
     program: ProgramArgs,
 }
+
+/// Examples and exit codes.
+const HELP: &str = "\
+Examples:
+  ckptctl log /var/lib/sim
+  ckptctl restore /var/lib/sim@41 -- ./sim --threads 4
+
+Exit codes:
+  Those of `ckptctl run`. Nothing was started with 1 when there is no such chain or epoch, and with
+  4 when the epoch is damaged";
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {

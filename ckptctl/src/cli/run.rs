@@ -11,9 +11,31 @@ use super::restarts::Restarts;
 use super::supervisor::supervise;
 
 /// Start a program with a stable layout, and again from its last commit when it fails
+///
+/// The program's code, libraries and stack are at the same addresses at each start, so that
+/// pointers to them in a restored state are good: address randomisation is off for the program and
+/// for all that it starts.
+///
+/// The program finds DIR as an absolute path in CKPT_STORE. When the chain in it has commits, the
+/// library restores the newest by itself; `ckptctl restore DIR@EPOCH` starts from an older one.
+///
+/// Without --restart, ckptctl becomes the program and is gone.
+///
+/// With --restart on-failure it stays and looks after the program. When that fails, it is started
+/// again and goes on from its last commit. Each failure is told in a line on stderr. A program that
+/// commits something new in each run may fail as often as it likes; after --max-restarts restarts
+/// in a row without a new commit it is given up. When the directory is not known to ckptctl, all
+/// restarts count as such. A damaged chain ends it at once.
+///
+/// SIGHUP, SIGINT, SIGQUIT and SIGTERM are handed on to the program, which is then not started
+/// again however it ends, not even later: to have a daemon read its configuration again, send its
+/// SIGHUP to the program. SIGUSR1, SIGUSR2 and SIGWINCH are handed on, and that is all. Should
+/// ckptctl itself be killed, the program gets SIGTERM.
 #[derive(clap::Args)]
+#[command(after_long_help = HELP)]
 pub struct Args {
-    /// Directory of the chain [default: CKPT_STORE, else the program's own choice]
+    /// Directory of the chain, made when it is not there [default: CKPT_STORE, else the program's
+    /// own choice]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     #[command(flatten)]
@@ -21,6 +43,18 @@ pub struct Args {
     #[command(flatten)]
     program: ProgramArgs,
 }
+
+/// Examples and exit codes.
+const HELP: &str = "\
+Examples:
+  ckptctl run --store /var/lib/sim -- ./sim --threads 4
+  ckptctl run --store /var/lib/sim --restart on-failure -- ./sim --threads 4
+  ckptctl run --restart on-failure --max-restarts 3 --backoff 1s..1min -- ./sim
+
+Exit codes:
+  The program's own; 128 and the number of the signal when one killed it. Before it runs: 1 failed,
+  2 usage, 3 no module for --tracker module or addresses cannot be fixed, 4 chain damaged, 126 CMD
+  cannot be executed, 127 no such CMD";
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {

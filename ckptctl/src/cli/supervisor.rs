@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Looks after a program that runs: hands signals on to it, and starts it again when it fails.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 use std::time::Instant;
@@ -17,6 +16,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::figures;
+use super::output;
 use super::program::Program;
 use super::restarts::Failure;
 use super::restarts::Restarts;
@@ -37,7 +37,7 @@ const PASSING: [Signal; 3] = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH
 /// or 128 and the number of the signal that killed it.
 pub fn supervise(mut program: Program, mut restarts: Restarts) -> anyhow::Result<ExitCode> {
     let signals = Signals::take(&[STOPPING.as_slice(), PASSING.as_slice()].concat())?;
-    let mut progress = Progress::of(program.store().map(|dir| dir.as_path()))?;
+    let mut progress = Progress::of(&program)?;
     loop {
         let begun = Instant::now();
         let pid = program.spawn(signals.before())?;
@@ -47,18 +47,22 @@ pub fn supervise(mut program: Program, mut restarts: Restarts) -> anyhow::Result
             return Ok(ExitCode::SUCCESS);
         }
         let story = format!(
-            "ckptctl: {pid} {} after {}",
+            "{pid} {} after {}",
             describe(end),
             figures::duration(lasted.as_nanos() as u64)
         );
         if stopping.is_some() {
-            eprintln!("{story}; it was asked to stop and is not started again");
+            output::say(&format!(
+                "{story}; it was asked to stop and is not started again"
+            ));
             return Ok(exit_code(end));
         }
-        let now = match Progress::of(program.store().map(|dir| dir.as_path())) {
+        let now = match Progress::of(&program) {
             Ok(now) => now,
             Err(error) => {
-                eprintln!("{story}; it is not started again, as its chain cannot be used");
+                output::say(&format!(
+                    "{story}; it is not started again, as its chain cannot be used"
+                ));
                 return Err(error.into());
             }
         };
@@ -72,7 +76,7 @@ pub fn supervise(mut program: Program, mut restarts: Restarts) -> anyhow::Result
         match restarts.after(Failure { lasted, committed }) {
             Verdict::GiveUp => {
                 let max = figures::counted(restarts.max().into(), "restart");
-                eprintln!("{story}; giving up, {max} brought no new commit");
+                output::say(&format!("{story}; giving up, {max} brought no new commit"));
                 return Ok(exit_code(end));
             }
             Verdict::Again { wait, number } => {
@@ -80,16 +84,16 @@ pub fn supervise(mut program: Program, mut restarts: Restarts) -> anyhow::Result
                     Duration::ZERO => String::new(),
                     wait => format!(" in {}", figures::duration(wait.as_nanos() as u64)),
                 };
-                eprintln!(
-                    "{story}; starting it again{when} ({number} of {})",
-                    restarts.max()
-                );
+                let max = restarts.max();
+                output::say(&format!(
+                    "{story}; starting it again{when} ({number} of {max})"
+                ));
                 if let Some(signal) = pause(wait, &signals)? {
-                    eprintln!(
-                        "ckptctl: got signal {} ({}); it is not started again",
-                        signal as i32,
-                        signals::name(signal as i32)
-                    );
+                    let name = signals::name(signal as i32);
+                    output::say(&format!(
+                        "got signal {} ({name}); it is not started again",
+                        signal as i32
+                    ));
                     return Ok(exit_code(End::Killed(signal as i32)));
                 }
             }
@@ -154,8 +158,9 @@ struct Progress {
 }
 
 impl Progress {
-    fn of(dir: Option<&Path>) -> Result<Progress, StoreError> {
-        let Some(dir) = dir else {
+    /// Looks at the chain. Damage is an error when it would keep the program from going on.
+    fn of(program: &Program) -> Result<Progress, StoreError> {
+        let Some(dir) = program.store() else {
             return Ok(Progress::default());
         };
         let chain = match Chain::open(dir) {
@@ -168,14 +173,16 @@ impl Progress {
             }
             Err(error) => return Err(error),
         };
-        let commit = chain
-            .commits()
-            .rfind(|commit| commit.kind == Kind::Commit)
-            .map(|commit| commit.epoch);
+        if !program.is_told_epoch() {
+            chain.newest()?;
+        }
+        let mut newest_first = chain.commits().rev();
         Ok(Progress {
             known: true,
-            epoch: chain.newest()?.map(|commit| commit.epoch),
-            commit,
+            epoch: chain.commits().next_back().map(|commit| commit.epoch),
+            commit: newest_first
+                .find(|commit| commit.kind == Kind::Commit)
+                .map(|commit| commit.epoch),
         })
     }
 
