@@ -14,4 +14,5 @@ cargo test --workspace --locked || die "a test on the host failed, see above"
 "$top/scripts/build.sh" --vm
 "$here/install.sh" || die "what make install installs cannot be used"
 "$here/examples.sh" || die "an example does not do what it shows"
+"$here/kill.sh" || die "a program that was killed lost something"
 "$here/guest.sh"
