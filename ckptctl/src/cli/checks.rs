@@ -446,3 +446,6 @@ fn tracker(machine: &Machine) -> (Option<Usable>, Check) {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

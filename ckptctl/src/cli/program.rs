@@ -74,7 +74,7 @@ fn start_advice(source: &io::Error) -> &'static str {
             "check the name and PATH, and for a script the interpreter in its first line"
         }
         io::ErrorKind::PermissionDenied => {
-            "make it executable (chmod +x), on a file system that allows it"
+            "name a file that this user may execute (chmod +x), on a file system without noexec"
         }
         _ => "check that it is an executable for this machine",
     }
