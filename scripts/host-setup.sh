@@ -16,6 +16,16 @@ tool() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null || missing+=("$2"
 # file PATH PACKAGE
 file() { [[ -e $1 ]] || missing+=("$2"); }
 
+# rust_part CARGO-COMMAND PACKAGE COMPONENT: Debian has packages, rustup components.
+rust_part() {
+	cargo "$1" --version >/dev/null 2>&1 && return
+	if [[ $(command -v cargo) == /usr/bin/cargo ]]; then
+		missing+=("$2")
+	else
+		die "cargo $1 is missing; run: rustup component add $3"
+	fi
+}
+
 for purpose in "$@"; do
 	case $purpose in
 	kmod)
@@ -43,6 +53,9 @@ for purpose in "$@"; do
 		;;
 	check)
 		tool shellcheck shellcheck
+		tool git git
+		rust_part fmt rustfmt rustfmt
+		rust_part clippy rust-clippy clippy
 		;;
 	*) die "unknown purpose $purpose" ;;
 	esac

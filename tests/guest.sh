@@ -21,13 +21,14 @@ fail() {
 
 run() {
 	local name=$1 cpus=$2 memory=$3 limit=$4 programs=$5
+	shift 5
 	local logs=$top/target/test-logs/$name work status=0 passed=0 failed=0 skipped=0
 	work=$(mktemp -d)
 	say "guest tests, run $name: $cpus processors, $memory MiB"
 	set +e
 	CKPT_VM_CPUS=${CKPT_VM_CPUS:-$cpus} CKPT_VM_MEMORY=${CKPT_VM_MEMORY:-$memory} \
 		CKPT_VM_TIMEOUT=${CKPT_VM_TIMEOUT:-$limit} CKPT_TEST_PROGRAMS=$programs \
-		"$run_vm" "$name" "$top/scripts/guest/tests" |
+		env "$@" "$run_vm" "$name" "$top/scripts/guest/tests" |
 		tee "$work/results.ktap" | awk -v counts="$work/counts" -f "$here/ktap.awk"
 	status=${PIPESTATUS[0]}
 	set -e
@@ -59,9 +60,9 @@ while read -r name rest; do
 	[[ -n $name && $name != \#* ]] || continue
 	(($# == 0)) || [[ " $* " == *" $name "* ]] || continue
 	((runs += 1))
-	read -r cpus memory limit programs <<<"$rest"
+	read -ra fields <<<"$rest"
 	# The VM must not read our list of runs.
-	run "$name" "$cpus" "$memory" "$limit" "$programs" </dev/null
+	run "$name" "${fields[@]}" </dev/null
 done <"${CKPT_GUEST_RUNS:-$here/guest.runs}"
 ((runs > 0)) || die "no such run; tests/guest.runs lists them"
 
