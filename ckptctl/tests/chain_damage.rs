@@ -9,6 +9,8 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use ckptctl::store::Chain;
+use ckptctl::store::CommitInfo;
+use ckptctl::store::CommitMeta;
 use proptest::prelude::*;
 use support::*;
 
@@ -170,6 +172,33 @@ fn damage_in_page_data_costs_only_epochs_that_still_have_the_page() {
 }
 
 #[test]
+fn a_smaller_arena_does_without_the_pages_behind_its_end_and_their_damage() {
+    let temp = memory_dir();
+    let mut images = Images::new();
+    let (mut writer, _) = open(temp.path(), 1 << 20).unwrap();
+    let small = CommitMeta {
+        arena_len_pages: 32,
+        regions: vec![],
+        ..meta(2, 1)
+    };
+    let delta = [(3, Fill::Even(1)), (60, Fill::Noise(4))].into();
+    append(&mut writer, &mut images, &meta(1, None), &delta).unwrap();
+    append(&mut writer, &mut images, &small, &Delta::new()).unwrap();
+    append(&mut writer, &mut images, &meta(3, 2), &Delta::new()).unwrap();
+    images.get_mut(&2).unwrap()[32 * PAGE..].fill(0);
+    assert_eq!(check_against(writer.chain(), &images), Vec::<u64>::new());
+    let (path, mut content) = segments(temp.path()).remove(0);
+    let noise = Fill::Noise(4).page();
+    let at = content
+        .windows(PAGE)
+        .position(|window| window == noise)
+        .unwrap();
+    content[at] ^= 1;
+    fs::write(path, content).unwrap();
+    assert_eq!(verify(temp.path(), &images).lost, [1, 3]);
+}
+
+#[test]
 fn a_missing_segment_is_named_with_what_it_costs() {
     let temp = memory_dir();
     let images = small_chain(temp.path());
@@ -312,17 +341,50 @@ fn a_change_with_the_right_checksum_is_found_by_the_hash() {
     }
 }
 
-/// Changes the pause that a commit tells of, and makes anew all that vouches for it.
-fn forge(path: &Path, offset: u64, len: u64) {
+/// Changes a record, and makes anew all that vouches for it but the body's hash.
+fn forge(path: &Path, commit: &CommitInfo, change: impl Fn(&mut [u8])) {
     let mut content = fs::read(path).unwrap();
-    let record = &mut content[offset as usize..(offset + len) as usize];
-    let (body, footer) = record.split_at_mut(len as usize - 256);
-    body[96] ^= 1;
+    let end = commit.offset + commit.stored_bytes;
+    let record = &mut content[commit.offset as usize..end as usize];
+    change(record);
+    let (body, footer) = record.split_at_mut(commit.stored_bytes as usize - 256);
     reseal(&mut body[..256]);
     let hashed = [&footer[56..88], &body[..256], &footer[88..120]].concat();
     footer[120..152].copy_from_slice(blake3::hash(&hashed).as_bytes());
     reseal(footer);
     fs::write(path, content).unwrap();
+}
+
+/// Changes the pause that a commit tells of.
+fn forge_pause(record: &mut [u8]) {
+    record[96] ^= 1;
+}
+
+#[test]
+fn pages_that_were_replaced_with_their_checksums_are_found_by_the_hash() {
+    let temp = memory_dir();
+    let images = small_chain(temp.path());
+    let chain = Chain::open(temp.path()).unwrap();
+    let commit = chain.find(7).unwrap();
+    forge(chain.file_of(commit), commit, |record| {
+        let number = |record: &[u8], at: usize| {
+            usize::try_from(u64::from_le_bytes(record[at..at + 8].try_into().unwrap())).unwrap()
+        };
+        let index = number(record, 144)..number(record, 144) + number(record, 152);
+        // The last run is page 50, noise, stored as it is.
+        let entry = index.end - 32;
+        let page = number(record, entry + 16);
+        record[page..page + PAGE].fill(7);
+        let crc = crc32c::crc32c(&record[page..page + PAGE]);
+        record[entry + 28..entry + 32].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32c::crc32c(&record[index]);
+        record[180..184].copy_from_slice(&crc.to_le_bytes());
+    });
+    // Loading checks the checksums alone: a forger is what verifying is for.
+    let report = Chain::open(temp.path()).unwrap().verify(|_, _| {}).unwrap();
+    assert_eq!(report.damage.len(), 1);
+    assert_eq!(report.lost, [7]);
+    assert_eq!(report.restorable.len(), images.len() - 1);
 }
 
 #[test]
@@ -331,7 +393,7 @@ fn a_record_that_was_replaced_by_another_is_found_by_the_one_that_builds_on_it()
     let images = small_chain(temp.path());
     let chain = Chain::open(temp.path()).unwrap();
     let commit = chain.find(1).unwrap();
-    forge(chain.file_of(commit), commit.offset, commit.stored_bytes);
+    forge(chain.file_of(commit), commit, forge_pause);
     let report = verify(temp.path(), &images);
     assert_eq!(report.restorable, [1]);
     assert_eq!(report.damage.len(), 1, "{report:?}");
@@ -356,7 +418,7 @@ fn a_record_that_was_replaced_at_the_end_of_a_segment_is_found_by_the_next_segme
     let commit = writer.chain().find(2).unwrap().clone();
     let path = writer.chain().file_of(&commit).to_owned();
     drop(writer);
-    forge(&path, commit.offset, commit.stored_bytes);
+    forge(&path, &commit, forge_pause);
     let report = verify(temp.path(), &images);
     assert_eq!(report.damage.len(), 1, "{report:?}");
     assert_eq!(report.damage[0].file, path);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a chain does when system calls fail and when the power does. These tests
-//! need the fake behind the system calls; all others are in `ckptctl/tests`.
+//! What a chain does when system calls fail, when the power does, and when a file
+//! changes between two calls. These tests need the fake behind the system calls;
+//! all others are in `ckptctl/tests`.
 
+mod changing_files;
 mod failing_calls;
 mod power_failure;
 
