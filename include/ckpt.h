@@ -48,8 +48,10 @@
  *   as each other. ckpt_commit() saves the arena as it is: the program sees to it that no
  *   other thread writes to the arena between its call and its return. A write at that time
  *   damages nothing, but it may be half in the commit; the next commit has all of it. Calls
- *   that change the context itself (open, close, region, grow, hook, commit) take turns.
- *   A hook may call any function but ckpt_commit(), ckpt_close() and ckpt_hook().
+ *   that change the context itself (open, close, region, grow, hook, commit) take turns, and
+ *   ckpt_malloc() and its kin wait for a commit that is saving. A hook may call any function but
+ *   ckpt_commit(), ckpt_close() and ckpt_hook(), in the thread that it runs in. No function may
+ *   be called from a signal handler.
  *
  * FORK
  *   A child does not have the arena: touching it is SIGSEGV. The child must not use the

@@ -127,11 +127,17 @@ impl Context {
             .transpose()?;
         let identity = identity::current(options.no_code_pointers);
         if let Some(meta) = &meta {
+            if meta.page_shift != PAGE_SHIFT {
+                return Err(Error::Layout(format!(
+                    "the pages of the chain have {} bytes, and this version can do {PAGE} only",
+                    1u64 << meta.page_shift
+                )));
+            }
             identity::check(&meta.identity, &identity)?;
         }
         let place = meta
             .as_ref()
-            .map(|meta| (meta.arena_base, meta.arena_len_pages << meta.page_shift));
+            .map(|meta| (meta.arena_base, meta.arena_len_pages << PAGE_SHIFT));
         let (base, len_bytes) = options.chosen_place(place)?;
         let highest = writer
             .chain()

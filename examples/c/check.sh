@@ -35,4 +35,9 @@ done
 [[ $(tail -n 1 acknowledged) == '150 (epoch 154)' ]] || fail "journal: $(tail -n 1 acknowledged)"
 # Its state has no pointers to code, so this needs no stable layout.
 CKPT_STORE=journal journal --print | cmp - expected
+
+# A chain of one program is no other's; both are named.
+if ckptctl run --store counter -- journal --print >report 2>words; then fail "journal restored counter's state"; fi
+grep -q '/counter .*/journal ' words || fail "refused without naming both: $(<words)"
+
 for chain in counter journal; do ckptctl verify $chain >report || fail "$(<report)"; done

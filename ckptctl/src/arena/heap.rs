@@ -242,7 +242,11 @@ impl Heap {
             _ if len + need <= reserve => reserve,
             _ => return Err(Error::HeapFull(need as usize)),
         };
-        arena.grow(NAME, new)?;
+        match arena.grow(NAME, new) {
+            // Close to the limit only what is needed.
+            Err(Error::Memlock { .. }) if need < new - len => arena.grow(NAME, len + need)?,
+            other => other?,
+        }
         let len = arena.region_len(NAME).unwrap_or(0);
         let (state, end) = (arena.head().heap, arena.head().heap_end);
         let start = state;

@@ -58,8 +58,10 @@ impl Arena {
         mut tracker: Box<dyn Tracker>,
         regions: &[RegionEntry],
     ) -> Result<Arena, Error> {
-        let len: u64 = regions.iter().map(|region| region.len_pages).sum();
-        tracker.reserve(HEAD_PAGES + len)?;
+        let len = regions.iter().fold(HEAD_PAGES, |sum, region| {
+            sum.saturating_add(region.len_pages)
+        });
+        tracker.reserve(len)?;
         Ok(Arena { tracker })
     }
 
