@@ -23,7 +23,7 @@ use ckptctl::sys::process;
 use ckptctl::sys::users;
 use ckptctl::track::Choice;
 
-use super::kernel_config;
+use super::kernel_config::KernelConfig;
 use super::kernel_config::KernelOption;
 use super::module;
 
@@ -121,14 +121,14 @@ impl Machine {
     /// Looks at everything.
     pub fn look() -> Machine {
         let kernel = read("/proc/sys/kernel/osrelease");
-        let release = kernel.clone().unwrap_or_default();
+        let config = KernelConfig::of_running(kernel.as_deref().unwrap_or_default());
         let soft = |limit| limits::soft(limit).ok().flatten();
         // Both at once, as a program that compares has them.
         let arena = Mapping::anonymous(DEFAULT_BASE as usize, DEFAULT_ARENA_BYTES as usize);
         let copy = Mapping::anonymous(0, DEFAULT_ARENA_BYTES as usize);
         Machine {
-            rust: kernel_config::has(KernelOption::Rust, &release),
-            dirty_helpers: kernel_config::has(KernelOption::MappingDirtyHelpers, &release),
+            rust: config.has(KernelOption::Rust),
+            dirty_helpers: config.has(KernelOption::MappingDirtyHelpers),
             kernel,
             loaded: Path::new("/sys/module/ckpt").exists(),
             node: node(),

@@ -117,7 +117,7 @@ impl Program {
             None => Choice::from_environment()? == Choice::Module,
         };
         if asks_for_module {
-            module::open(", or run with --tracker compare")?;
+            module::open("; or run with --tracker compare")?;
         }
         if let Err(error) = process::fix_addresses() {
             if process::addresses_are_random() {
