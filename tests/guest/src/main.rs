@@ -26,6 +26,7 @@ mod process;
 mod rng;
 mod runner;
 mod scratch;
+mod setting;
 mod slow_disk;
 mod userfault;
 mod writer;

@@ -14,12 +14,12 @@ use crate::device::Device;
 use crate::device::PAGE;
 use crate::ensure;
 use crate::ensure_eq;
-use crate::failure::Failure;
 use crate::failure::Outcome;
 use crate::meminfo::available_bytes;
 use crate::options::Options;
 use crate::process::in_child;
 use crate::runner::Test;
+use crate::setting::Setting;
 use crate::tests;
 
 /// The claims of this file.
@@ -71,27 +71,6 @@ fn raw_open(device: &Device, id: u64) -> Result<(), Errno> {
         ..abi::ckpt_open::ZERO
     };
     crate::ioctl::call(device, abi::CKPT_IOC_OPEN, &mut open)
-}
-
-/// Sets a number of the kernel, and sets it back when dropped.
-struct Setting {
-    path: &'static str,
-    before: String,
-}
-
-impl Setting {
-    fn new(path: &'static str, value: &str) -> Result<Self, Failure> {
-        let before = std::fs::read_to_string(path)?;
-        std::fs::write(path, value)?;
-        Ok(Self { path, before })
-    }
-}
-
-impl Drop for Setting {
-    fn drop(&mut self) {
-        // Nothing can be done when this fails; later tests will tell.
-        let _ = std::fs::write(self.path, &self.before);
-    }
 }
 
 fn a_full_file_table_is_enfile_and_leaves_nothing(_: &Options) -> Outcome {

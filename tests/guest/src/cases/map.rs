@@ -27,6 +27,8 @@ pub const TESTS: &[Test] = tests![
     a_read_only_mapping_can_be_made_and_widened,
     a_store_to_a_read_only_mapping_is_sigsegv_and_no_change,
     a_mapping_cannot_grow,
+    a_populated_or_locked_mapping_is_tracked,
+    a_mapping_doubled_by_mremap_is_tracked_or_refused,
     a_mapping_can_be_cut_and_what_is_left_is_tracked,
     a_mapping_is_not_inherited_by_fork,
     the_inheritance_and_dumping_of_a_mapping_cannot_be_switched_on,
@@ -166,6 +168,50 @@ fn a_mapping_cannot_grow(_: &Options) -> Outcome {
     );
     map.touch(3, 1);
     ensure_eq!(arena.commit()?.changed_pages, 1, "changed pages");
+    Ok(())
+}
+
+fn a_populated_or_locked_mapping_is_tracked(_: &Options) -> Outcome {
+    for flag in [libc::MAP_POPULATE, libc::MAP_LOCKED] {
+        let arena = Device::open()?.create("populated", 600)?;
+        let map = Mapping::new(&arena, 0, 600, READ_WRITE, libc::MAP_SHARED | flag)?;
+        for epoch in 0..3 {
+            arena.commit()?;
+            map.touch(5, 1);
+            map.touch(599, 1);
+            arena.commit()?;
+            ensure_eq!(
+                arena.delta(2 * epoch + 1)?.pages(),
+                vec![5, 599],
+                "delta, flag {flag:#x}"
+            );
+        }
+    }
+    Ok(())
+}
+
+// mremap() of a shared mapping with an old size of zero makes a second one of the same pages.
+fn a_mapping_doubled_by_mremap_is_tracked_or_refused(_: &Options) -> Outcome {
+    let arena = Device::open()?.create("doubled", 16)?;
+    let map = arena.map_all()?;
+    map.touch(3, 1);
+    arena.commit()?;
+    let address = std::ptr::with_exposed_provenance_mut::<libc::c_void>(map.address());
+    // SAFETY: nothing is unmapped when the old size is zero.
+    let second = unsafe { libc::mremap(address, 0, 16 * PAGE, libc::MREMAP_MAYMOVE) };
+    if second == libc::MAP_FAILED {
+        return Ok(());
+    }
+    // SAFETY: the call made a mapping of sixteen pages, readable and writable as the first.
+    unsafe {
+        let bytes = second.cast::<u8>();
+        bytes.add(3 * PAGE).write_volatile(2);
+        bytes.add(4 * PAGE).write_volatile(2);
+    }
+    arena.commit()?;
+    ensure_eq!(arena.delta(1)?.pages(), vec![3, 4], "delta");
+    // SAFETY: unmaps what the call mapped.
+    Errno::result(unsafe { libc::munmap(second, 16 * PAGE) })?;
     Ok(())
 }
 

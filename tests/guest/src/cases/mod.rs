@@ -16,6 +16,8 @@ mod commit;
 mod create;
 mod delta;
 mod dma;
+mod dump;
+mod fuzz;
 mod info;
 mod limits;
 mod list;
@@ -55,8 +57,10 @@ pub fn all() -> Vec<&'static Test> {
         access::TESTS,
         reserve::TESTS,
         limits::TESTS,
+        dump::TESTS,
         dma::TESTS,
         memcg::TESTS,
+        fuzz::TESTS,
         threads::TESTS,
         shadow::TESTS,
         module::TESTS,

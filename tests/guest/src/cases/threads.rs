@@ -49,6 +49,8 @@ pub const TESTS: &[Test] = tests![
     mapping_and_unmapping_while_others_commit_is_safe,
 ];
 
+const ENOUGH_TOLD: usize = 200;
+
 /// An arena, watched through a mapping that is only read.
 struct Watched {
     arena: Arena,
@@ -94,12 +96,13 @@ impl Tracked for Watched {
     }
 }
 
-/// Watches that many commits, and until that many pages were told, however the machine
-/// schedules; then stops the writers.
+/// Watches that many commits, and until something was told however the machine schedules;
+/// then stops the writers.
 fn watch(watched: &Watched, commits: usize, stop: impl FnOnce()) -> Result<WatchEnd<'_>, Failure> {
     let mut watcher = Watcher::new(watched);
     let mut outcome = Ok(());
-    while outcome.is_ok() && (watcher.seen().commits < commits || watcher.seen().told < commits) {
+    while outcome.is_ok() && (watcher.seen().commits < commits || watcher.seen().told < ENOUGH_TOLD)
+    {
         outcome = watcher.step();
     }
     stop();

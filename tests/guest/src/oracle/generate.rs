@@ -28,6 +28,7 @@ pub struct Generator {
     rng: Rng,
     habits: Habits,
     recent: Vec<usize>,
+    committed_just_now: bool,
 }
 
 impl Generator {
@@ -37,12 +38,18 @@ impl Generator {
             rng: Rng::new(seed),
             habits,
             recent: Vec::new(),
+            committed_just_now: false,
         }
     }
 
     /// The next operation.
     pub fn next(&mut self, model: &Model, cursors: &[Cursor]) -> Op {
+        if std::mem::take(&mut self.committed_just_now) && self.rng.chance(1, 2) {
+            // The usual consumer: it follows every commit.
+            return self.delta_of(cursors, 0);
+        }
         if self.rng.chance(1, self.habits.commit_every) {
+            self.committed_just_now = true;
             return Op::Commit;
         }
         loop {
@@ -285,11 +292,17 @@ impl Generator {
             .rng
             .below(cursors.len())
             .min(self.rng.below(cursors.len()));
+        if self.rng.chance(1, 200) {
+            Op::Reset { cursor }
+        } else {
+            self.delta_of(cursors, cursor)
+        }
+    }
+
+    fn delta_of(&mut self, cursors: &[Cursor], cursor: usize) -> Op {
         let capacity = *self.rng.pick(&[1, 1, 2, 3, 7, 64, 1000]);
         if cursors[cursor].is_taking() {
             Op::DeltaMore { cursor, capacity }
-        } else if self.rng.chance(1, 200) {
-            Op::Reset { cursor }
         } else {
             Op::DeltaBegin { cursor, capacity }
         }
