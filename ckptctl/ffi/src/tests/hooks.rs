@@ -37,10 +37,7 @@ fn c_hooks_run_in_order_and_may_refuse() {
     let place = Place::new();
     let ctx = place.open();
     let user = |number| without_provenance_mut(number);
-    let (before, after) = (
-        CKPT_BEFORE_COMMIT.cast_signed(),
-        CKPT_AFTER_COMMIT.cast_signed(),
-    );
+    let (before, after) = (CKPT_BEFORE_COMMIT as i32, CKPT_AFTER_COMMIT as i32);
     for (when, number) in [(before, 1), (before, 2), (after, 3), (after, 4)] {
         assert_eq!(ckpt_hook(ctx, when, Some(note), user(number)), 0);
     }
@@ -57,7 +54,7 @@ fn a_hook_can_neither_commit_nor_close_nor_register() {
     let place = Place::new();
     let ctx = place.open();
     let mut seen = [0 as c_int; 3];
-    let hook = CKPT_BEFORE_COMMIT.cast_signed();
+    let hook = CKPT_BEFORE_COMMIT as i32;
     assert_eq!(
         ckpt_hook(ctx, hook, Some(misbehave), (&raw mut seen).cast()),
         0
@@ -97,12 +94,7 @@ fn the_hook_behind_a_restore_is_given_the_context_before_open_returns() {
     options.after_restore = None;
     let ctx = open_with(&options).expect("nothing was left open");
     assert_eq!(
-        ckpt_hook(
-            ctx,
-            CKPT_AFTER_RESTORE.cast_signed(),
-            Some(note),
-            null_mut()
-        ),
+        ckpt_hook(ctx, CKPT_AFTER_RESTORE as i32, Some(note), null_mut()),
         0
     );
     assert_eq!(ckpt_close(ctx), 0);

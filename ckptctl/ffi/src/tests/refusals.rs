@@ -55,7 +55,7 @@ fn refusals(ctx: *mut ckpt_t) -> Vec<(&'static str, bool)> {
             }),
             ("ckpt_hook", &mut || {
                 let hook: ckpt_hook_fn = Some(note);
-                let when = CKPT_BEFORE_COMMIT.cast_signed();
+                let when = CKPT_BEFORE_COMMIT as i32;
                 ckpt_hook(ctx, when, hook, null_mut()) == -libc::EINVAL
             }),
         ]
