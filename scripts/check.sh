@@ -45,6 +45,7 @@ headers() {
 
 check 'rustfmt of library and tool' cargo fmt --all --check
 check 'clippy of library and tool' cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
+check 'the oldest Rust' "$here/oldest-rust.sh"
 check "rustfmt of the module" "$here/kmod.sh" --fmt
 check "clippy of the module" "$here/kmod.sh" --clippy
 check 'bindings are what the header says' "$here/bindings.sh" --check

@@ -34,7 +34,9 @@ case ${1:-} in
 *)
 	root=$("$here/toolchain-root.sh")
 	packages=$("$here/kernel-packages.sh")
-	key=$(cache_key "$0" "$root/packages" "$(<"$packages/version")")
+	# Only the packages that make what is compiled.
+	compilers=$(grep -E '^(binutils|bindgen|gcc-14|libc6-dev|libclang|libelf-dev|libssl-dev|pahole|rust)' "$root/packages")
+	key=$(cache_key "$0" "$compilers" "$(<"$packages/version")")
 	cache_get kernel-tree "$key" "$0" --make "$root" "$packages"
 	;;
 esac

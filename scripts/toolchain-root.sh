@@ -8,7 +8,7 @@ here=$(dirname "$(readlink -f "$0")")
 . "$here/cache.sh"
 
 packages=(
-	apt bc bindgen binutils bison cpio debian-archive-keyring e2fsprogs flex
+	apt bc bindgen binutils bison cargo cpio debian-archive-keyring e2fsprogs flex
 	gcc gcc-14 kmod libc6-dev libclang-dev libelf-dev libssl-dev make pahole perl
 	python3 rsync rust-clippy rust-src rustc rustfmt xz-utils
 )
