@@ -19,6 +19,9 @@ const LOG: &str = "COUNTER_LOG";
 const LAST: &str = "COUNTER_LAST";
 const COMMITS: &str = "COUNTER_COMMITS";
 
+/// A tool that goes on for so many seconds will go on for ever.
+const LIMIT: &str = "120";
+
 /// The program: adds 1 to the number in its state and commits, until that is COUNTER_LAST or
 /// COUNTER_COMMITS commits were made; then it kills itself. Started by the tests below.
 #[test]
@@ -113,7 +116,8 @@ impl Counter {
 }
 
 fn ckptctl(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ckptctl"));
+    let mut command = Command::new("timeout");
+    command.args(["--preserve-status", LIMIT, env!("CARGO_BIN_EXE_ckptctl")]);
     command.args(arguments).env("CKPT_TRACKER", "compare");
     command
 }
