@@ -4,9 +4,11 @@
 //! A writer owns one lane of every page and stores growing numbers there, in
 //! its own way.
 
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -42,6 +44,9 @@ pub enum Style<'a> {
     Moves,
     /// process_vm_writev into a mapping of its own.
     VmWrite,
+    /// write(2) to the process's own file of memory in /proc, into a mapping of its
+    /// own. The kernel tells of the write when it is done, and so does the writer.
+    ProcMem(&'a AtomicU64),
     /// read(2) from a pipe into a mapping of its own.
     ReadsPipe,
     /// O_DIRECT reads into a mapping of its own. Block *n* of the file is filled
@@ -67,6 +72,7 @@ pub fn write_until(
         _ => Some(arena.map_all()?),
     };
     let pipe = pipe()?;
+    let memory = File::options().write(true).open("/proc/self/mem")?;
     let mut number = 0;
     while !stop() {
         let page = rng.below(pages);
@@ -86,6 +92,10 @@ pub fn write_until(
             let at = page * PAGE + lane * LANE_BYTES;
             match style {
                 Style::VmWrite => vm_write(map.at(at), number)?,
+                Style::ProcMem(done) => {
+                    memory.write_all_at(&number.to_ne_bytes(), map.at(at) as u64)?;
+                    done.store(number, Ordering::Release);
+                }
                 Style::ReadsPipe => {
                     (&pipe.1).write_all(&number.to_ne_bytes())?;
                     read_exactly(&pipe.0, map.at(at), 8)?;

@@ -279,7 +279,8 @@ fn a_delta_in_steps_of_any_size_is_the_whole_delta(_: &Options) -> Outcome {
                 pages: delta.pages,
                 next: (delta.more != 0).then_some(delta.start_pgoff),
             };
-            check_shape(&part, start, capacity, arena.len_pages()).map_err(Failure::new)?;
+            check_shape(&part, start, capacity, arena.len_pages())
+                .map_err(|text| Failure::new(text))?;
             taken.extend(
                 part.ranges
                     .iter()

@@ -38,6 +38,7 @@ use crate::writer::write_until;
 /// The claims of this file.
 pub const TESTS: &[Test] = tests![
     90 => a_writer_that_never_leaves_its_processor_loses_nothing,
+    90 => a_write_by_the_kernel_that_a_commit_overtakes_is_not_lost,
     90 => writers_of_every_kind_lose_nothing,
     90 => writers_in_other_processes_lose_nothing,
     90 => reads_from_disk_lose_nothing,
@@ -55,13 +56,16 @@ const ENOUGH_TOLD: usize = 200;
 struct Watched {
     arena: Arena,
     map: Mapping,
+    // For each lane, see [`Tracked::done`].
+    done: [AtomicU64; LANES],
 }
 
 impl Watched {
     fn new(pages: u64) -> Result<Self, Failure> {
         let arena = Device::open()?.create("torture", pages)?;
         let map = Mapping::new(&arena, 0, pages, libc::PROT_READ, libc::MAP_SHARED)?;
-        Ok(Self { arena, map })
+        let done = std::array::from_fn(|_| AtomicU64::new(u64::MAX));
+        Ok(Self { arena, map, done })
     }
 }
 
@@ -77,6 +81,10 @@ impl Tracked for Watched {
             // SAFETY: aligned, and inside the mapping, which lives as long as self.
             unsafe { AtomicU64::from_ptr(source) }.load(Ordering::Relaxed)
         })
+    }
+
+    fn done(&self, lane: usize) -> u64 {
+        self.done[lane].load(Ordering::Acquire)
     }
 
     fn commit(&self) -> Result<u64, String> {
@@ -106,7 +114,7 @@ fn watch(watched: &Watched, commits: usize, stop: impl FnOnce()) -> Result<Watch
         outcome = watcher.step();
     }
     stop();
-    outcome.map_err(Failure::new)?;
+    outcome.map_err(|text| Failure::new(text))?;
     Ok(WatchEnd { watcher })
 }
 
@@ -117,7 +125,7 @@ struct WatchEnd<'a> {
 impl WatchEnd<'_> {
     /// When all writers have ended.
     fn finish(self) -> Result<Seen, Failure> {
-        let seen = self.watcher.finish().map_err(Failure::new)?;
+        let seen = self.watcher.finish().map_err(|text| Failure::new(text))?;
         diag!(
             "{} commits, {} pages told, {} compared",
             seen.commits,
@@ -180,12 +188,27 @@ fn torture(watched: &Watched, styles: &[Style<'_>], commits: usize, seed: u64) -
 // No system call, no switch, no interrupt of the writer's own: nothing but the commit flushes what
 // its processor remembers about the page tables.
 fn a_writer_that_never_leaves_its_processor_loses_nothing(options: &Options) -> Outcome {
-    for pages in [1, 8, 600] {
+    for (pages, commits) in [(1, 20_000), (8, 20_000), (600, 1000)] {
         let watched = Watched::new(pages)?;
         let map = watched.arena.map_all()?;
-        torture(&watched, &[Style::Shared(&map)], 1500, options.seed)?;
+        torture(&watched, &[Style::Shared(&map)], commits, options.seed)?;
     }
     Ok(())
+}
+
+// The kernel finds the page, and stores later: when a commit came in between, it is the note after
+// the store that counts.
+fn a_write_by_the_kernel_that_a_commit_overtakes_is_not_lost(options: &Options) -> Outcome {
+    let watched = Watched::new(2)?;
+    watched.done[0].store(0, Ordering::Relaxed);
+    torture(
+        &watched,
+        &[Style::ProcMem(&watched.done[0])],
+        5000,
+        options.seed,
+    )?;
+    let watched = Watched::new(2)?;
+    torture(&watched, &[Style::VmWrite], 5000, options.seed)
 }
 
 fn writers_of_every_kind_lose_nothing(options: &Options) -> Outcome {
@@ -193,9 +216,10 @@ fn writers_of_every_kind_lose_nothing(options: &Options) -> Outcome {
     for (pages, commits) in [(2, 500), (40, 400), (700, 200)] {
         let watched = Watched::new(pages)?;
         let map = watched.arena.map_all()?;
+        watched.done[1].store(0, Ordering::Relaxed);
         let styles = [
             Style::Shared(&map),
-            Style::Own,
+            Style::ProcMem(&watched.done[1]),
             Style::Remaps,
             Style::Protects,
             Style::DropsEntries,

@@ -12,6 +12,11 @@
 //!
 //! A store that happens during a commit may be told by it or by the next, and
 //! neither choice can make this fail.
+//!
+//! Some writers ask the kernel to store for them, and the kernel tells of it only
+//! afterwards: such a write takes time, and is at the same time as any commit
+//! meanwhile. For these a number counts once the call that stored it has
+//! returned.
 
 /// Lanes of a page.
 pub const LANES: usize = 8;
@@ -25,6 +30,10 @@ pub trait Tracked: Sync {
     fn pages(&self) -> usize;
     /// The numbers in a page's lanes, as they are now.
     fn lanes(&self, page: usize) -> Lanes;
+    /// The last number in a lane whose write is over. Only for writes that take time.
+    fn done(&self, _lane: usize) -> u64 {
+        u64::MAX
+    }
     /// Closes the epoch and returns its number.
     fn commit(&self) -> Result<u64, String>;
     /// The pages that changed after an epoch.
@@ -70,6 +79,8 @@ impl<'a, T: Tracked> Watcher<'a, T> {
     pub fn step(&mut self) -> Result<(), String> {
         let pages = self.tracked.pages();
         let before: Vec<Lanes> = (0..pages).map(|page| self.tracked.lanes(page)).collect();
+        // After the lanes: what is over now, and was there then, was over before the commit.
+        let done: Lanes = std::array::from_fn(|lane| self.tracked.done(lane));
         let epoch = self.tracked.commit()?;
         if epoch <= self.since {
             return Err(format!("epoch {epoch} after {}", self.since));
@@ -82,7 +93,7 @@ impl<'a, T: Tracked> Watcher<'a, T> {
             if told[page] {
                 self.replica[page] = self.tracked.lanes(page);
                 self.seen.told += 1;
-            } else if self.replica[page] != before[page] {
+            } else if lost(&self.replica[page], &before[page], &done) {
                 return Err(format!(
                     "UNFORGIVABLE: page {page} changed before commit {epoch} and was reported \
                      clean since {}: lanes were {:?}, are {:?}",
@@ -112,6 +123,11 @@ impl<'a, T: Tracked> Watcher<'a, T> {
         }
         Ok(self.seen)
     }
+}
+
+// Whether a write that was over is missing in the copy.
+fn lost(copy: &Lanes, now: &Lanes, done: &Lanes) -> bool {
+    (0..LANES).any(|lane| copy[lane] != now[lane] && now[lane] <= done[lane])
 }
 
 #[cfg(test)]
