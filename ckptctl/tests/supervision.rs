@@ -4,12 +4,18 @@
 use std::fs::File;
 use std::io::BufRead;
 use std::io::BufReader;
+use std::io::Read;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::process::Child;
 use std::process::Command;
+use std::process::ExitStatus;
 use std::process::Output;
 use std::process::Stdio;
+use std::sync::mpsc;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::RecvTimeoutError;
+use std::thread;
+use std::time::Duration;
 
 use nix::pty::openpty;
 use nix::sys::prctl;
@@ -38,10 +44,30 @@ fn words(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// What takes longer will never come.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// The tool, running.
 struct Running {
-    tool: Child,
-    stdout: BufReader<Box<dyn std::io::Read>>,
+    pid: Pid,
+    stdout: Receiver<String>,
+    stderr: Receiver<String>,
+    status: Receiver<ExitStatus>,
+}
+
+/// How the tool ended, and what it said that was not asked for before.
+struct Ended {
+    status: ExitStatus,
+    words: String,
+}
+
+fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let lines = BufReader::new(from).lines().map_while(Result::ok);
+        lines.for_each(|line| drop(sender.send(line)));
+    });
+    receiver
 }
 
 impl Running {
@@ -55,27 +81,48 @@ impl Running {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut tool = command.spawn().unwrap();
-        let stdout: Box<dyn std::io::Read> = Box::new(tool.stdout.take().unwrap());
+        let pid = Pid::from_raw(tool.id() as i32);
+        let (stdout, stderr) = (tool.stdout.take().unwrap(), tool.stderr.take().unwrap());
+        let (sender, status) = mpsc::channel();
+        thread::spawn(move || sender.send(tool.wait().unwrap()));
         Running {
-            tool,
-            stdout: BufReader::new(stdout),
+            pid,
+            stdout: lines(stdout),
+            stderr: lines(stderr),
+            status,
         }
     }
 
-    /// The next line that the program prints.
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
+    /// The next line that the program prints; empty when there is none any more.
+    fn line(&self) -> String {
+        match self.stdout.recv_timeout(LIMIT) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Disconnected) => String::new(),
+            Err(RecvTimeoutError::Timeout) => self.give_up("the program prints nothing"),
+        }
+    }
+
+    /// The next line that the tool says.
+    fn word(&self) -> String {
+        let word = self.stderr.recv_timeout(LIMIT);
+        word.unwrap_or_else(|_| self.give_up("the tool says nothing"))
     }
 
     fn send(&self, signal: Signal) {
-        kill(Pid::from_raw(self.tool.id() as i32), signal).unwrap();
+        kill(self.pid, signal).unwrap();
     }
 
-    /// How it ended, and what it said.
-    fn end(self) -> Output {
-        self.tool.wait_with_output().unwrap()
+    fn end(self) -> Ended {
+        let status = self.status.recv_timeout(LIMIT);
+        let status = status.unwrap_or_else(|_| self.give_up("the tool does not end"));
+        let words = self.stderr.iter().map(|line| line + "\n").collect();
+        Ended { status, words }
+    }
+
+    fn give_up(&self, why: &str) -> ! {
+        // It may be gone already.
+        let _ = kill(self.pid, Signal::SIGKILL);
+        panic!("{why}");
     }
 }
 
@@ -133,18 +180,15 @@ fn a_signal_that_ends_is_handed_on_and_the_program_is_not_started_again() {
         (Signal::SIGTERM, "TERM"),
     ] {
         let script = format!("trap 'kill $!; echo got {name}; exit 7' {name}; {WAIT}");
-        let mut running = Running::start(ckptctl(&SUPERVISED, &script));
+        let running = Running::start(ckptctl(&SUPERVISED, &script));
         assert_eq!(running.line(), "ready");
         running.send(signal);
         assert_eq!(running.line(), format!("got {name}"));
         assert_eq!(running.line(), "", "it ends");
-        let output = running.end();
-        assert_eq!(output.status.code(), Some(7));
-        assert!(
-            words(&output).contains("it was asked to stop"),
-            "{}",
-            words(&output)
-        );
+        let ended = running.end();
+        assert_eq!(ended.status.code(), Some(7));
+        let words = ended.words;
+        assert!(words.contains("it was asked to stop"), "{words}");
     }
 }
 
@@ -152,35 +196,30 @@ fn a_signal_that_ends_is_handed_on_and_the_program_is_not_started_again() {
 fn a_signal_of_the_programs_own_is_handed_on_and_restarts_go_on() {
     let script = format!("trap 'kill $!; echo got USR1; exit 7' USR1; {WAIT}");
     let arguments = [&SUPERVISED[..], &["--max-restarts", "1"]].concat();
-    let mut running = Running::start(ckptctl(&arguments, &script));
+    let running = Running::start(ckptctl(&arguments, &script));
     for _ in 0..2 {
         assert_eq!(running.line(), "ready");
         running.send(Signal::SIGUSR1);
         assert_eq!(running.line(), "got USR1");
     }
-    let output = running.end();
-    assert_eq!(output.status.code(), Some(7));
-    assert!(words(&output).contains("giving up"), "{}", words(&output));
+    let ended = running.end();
+    assert_eq!(ended.status.code(), Some(7));
+    assert!(ended.words.contains("giving up"), "{}", ended.words);
 }
 
 #[test]
 fn a_signal_ends_the_wait_before_a_restart() {
     let arguments = ["run", "--restart", "on-failure", "--backoff", "1h"];
-    let mut running = Running::start(ckptctl(&arguments, "exit 5"));
-    let mut line = String::new();
-    let stderr = running.tool.stderr.take().unwrap();
-    let mut stderr = BufReader::new(stderr);
-    stderr.read_line(&mut line).unwrap();
+    let running = Running::start(ckptctl(&arguments, "exit 5"));
+    let line = running.word();
     assert!(
-        line.ends_with("; starting it again in 1.0 h (1 of 10)\n"),
+        line.ends_with("; starting it again in 1.0 h (1 of 10)"),
         "{line}"
     );
     running.send(Signal::SIGTERM);
-    line.clear();
-    stderr.read_line(&mut line).unwrap();
     assert_eq!(
-        line,
-        "ckptctl: got signal 15 (TERM); it is not started again\n"
+        running.word(),
+        "ckptctl: got signal 15 (TERM); it is not started again"
     );
     assert_eq!(running.end().status.code(), Some(128 + 15));
 }
@@ -189,23 +228,23 @@ fn a_signal_ends_the_wait_before_a_restart() {
 fn a_signal_that_was_ignored_stays_ignored() {
     let tool = env!("CARGO_BIN_EXE_ckptctl");
     // The shell in between is what nohup is.
-    let script = format!("trap 'kill $!; echo got USR1; exit 0' USR1; {WAIT}");
+    let script = format!("trap 'kill $!; echo got USR1; exit 7' USR1; {WAIT}");
     let mut command = Command::new("sh");
     let outer = r#"trap "" HUP; exec "$@""#;
     command
         .args(["-c", outer, "sh", tool])
         .args(SUPERVISED)
+        .args(["--max-restarts", "0"])
         .args(["--", "sh", "-c", &script]);
-    let mut running = Running::start(command);
+    let running = Running::start(command);
     assert_eq!(running.line(), "ready");
     running.send(Signal::SIGHUP);
     running.send(Signal::SIGUSR1);
     assert_eq!(running.line(), "got USR1");
-    let output = running.end();
-    assert_eq!(
-        (output.status.code(), words(&output).as_str()),
-        (Some(0), "")
-    );
+    let ended = running.end();
+    assert_eq!(ended.status.code(), Some(7));
+    // The end came from the program itself, not from the signal.
+    assert!(ended.words.contains("giving up"), "{}", ended.words);
 }
 
 #[test]
@@ -217,15 +256,16 @@ fn the_terminals_interrupt_reaches_the_program_once() {
     let mut command = Command::new("setsid");
     command.args(["--ctty", env!("CARGO_BIN_EXE_ckptctl")]);
     command.args(SUPERVISED).args(["--", "sh", "-c", &script]);
-    let mut running = Running::start_on(command, pty.slave.into());
+    let running = Running::start_on(command, pty.slave.into());
     assert_eq!(running.line(), "ready");
+    // The tool is held until the program has taken the interrupt: one more would be seen.
+    running.send(Signal::SIGSTOP);
     File::from(pty.master.try_clone().unwrap())
         .write_all(b"\x03")
         .unwrap();
     assert_eq!(running.line(), "got INT");
-    // The tool takes the interrupt, which came first, before this: a second one for the program
-    // would be on its way now.
     running.send(Signal::SIGUSR1);
+    running.send(Signal::SIGCONT);
     assert_eq!(running.line(), "1");
     assert_eq!(running.end().status.code(), Some(0));
 }
@@ -233,7 +273,7 @@ fn the_terminals_interrupt_reaches_the_program_once() {
 #[test]
 fn a_program_is_told_when_its_supervisor_is_killed() {
     let script = format!("trap 'kill $!; echo told; exit 0' TERM; {WAIT}");
-    let mut running = Running::start(ckptctl(&SUPERVISED, &script));
+    let running = Running::start(ckptctl(&SUPERVISED, &script));
     assert_eq!(running.line(), "ready");
     running.send(Signal::SIGKILL);
     assert_eq!(running.line(), "told");

@@ -75,8 +75,14 @@ pub fn supervise(mut program: Program, mut restarts: Restarts) -> anyhow::Result
         let story = format!("{story}{}", progress.place());
         match restarts.after(Failure { lasted, committed }) {
             Verdict::GiveUp => {
-                let max = figures::counted(restarts.max().into(), "restart");
-                output::say(&format!("{story}; giving up, {max} brought no new commit"));
+                let max = match restarts.max() {
+                    0 => "no restarts are allowed".to_owned(),
+                    max => format!(
+                        "{} brought no new commit",
+                        figures::counted(max.into(), "restart")
+                    ),
+                };
+                output::say(&format!("{story}; giving up, {max}"));
                 return Ok(exit_code(end));
             }
             Verdict::Again { wait, number } => {
