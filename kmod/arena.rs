@@ -184,18 +184,11 @@ impl Arena {
         let chunk: &Chunk<FolioTable, KernelHeap> =
             self.index.chunk(pgoff).map_err(|_| Outcome::NO_MEMORY)?;
         let table = chunk.payload().ok_or(Outcome::NO_MEMORY)?;
-        self.charge.take_page().map_err(|_| Outcome::REFUSED)?;
-        let installed = match Folio::new(&self.mapping, pgoff) {
-            Ok(folio) => table.install(pgoff, folio).is_ok(),
-            Err(_) => {
-                self.charge.return_page();
-                return Err(Outcome::NO_MEMORY);
-            }
-        };
-        if !installed {
-            // Another fault on the same page was faster; ours is dropped.
-            self.charge.return_page();
-        }
+        let folio = Folio::new(&self.mapping, pgoff).map_err(|_| Outcome::NO_MEMORY)?;
+        // What comes back is of no use: another fault on the same page was faster.
+        self.charge
+            .install(table, pgoff, folio)
+            .map_err(|_| Outcome::REFUSED)?;
         table.get(pgoff).ok_or(Outcome::NO_MEMORY)
     }
 

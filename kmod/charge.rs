@@ -8,6 +8,8 @@ use kernel::new_spinlock;
 use kernel::prelude::*;
 use kernel::sync::SpinLock;
 
+use crate::mm::folio::Folio;
+use crate::mm::folio::FolioTable;
 use crate::mm::owner::Owner;
 
 struct Account {
@@ -19,7 +21,7 @@ struct Account {
 #[pin_data(PinnedDrop)]
 pub(crate) struct Charge {
     owner: Owner,
-    /// Innermost: held over arithmetic alone.
+    /// Innermost, and held over arithmetic and the putting in place of a page.
     #[pin]
     account: SpinLock<Account>,
 }
@@ -48,20 +50,28 @@ impl Charge {
         Ok(account.charged)
     }
 
-    /// Accounts for one page that gets memory.
-    pub(crate) fn take_page(&self) -> Result {
+    /// Puts a page in its place and accounts for it, in one step: of several that get the same
+    /// page at once, one is charged. Gives back a page that came too late.
+    pub(crate) fn install(
+        &self,
+        table: &FolioTable,
+        pgoff: u64,
+        folio: Folio,
+    ) -> Result<Option<Folio>> {
+        // Released before `folio` is dropped, which may sleep: parameters outlive locals.
         let mut account = self.account.lock();
+        if table.get(pgoff).is_some() {
+            return Ok(Some(folio));
+        }
         if account.resident == account.charged {
             self.owner.charge(1)?;
             account.charged += 1;
         }
-        account.resident += 1;
-        Ok(())
-    }
-
-    /// Takes back [`Charge::take_page`]. The page stays charged, for the next one.
-    pub(crate) fn return_page(&self) {
-        self.account.lock().resident -= 1;
+        match table.install(pgoff, folio) {
+            Ok(()) => account.resident += 1,
+            Err(folio) => return Ok(Some(folio)),
+        }
+        Ok(None)
     }
 
     /// Pages resident and pages charged.

@@ -14,7 +14,7 @@
 //! 3. `Arena::barrier`: read in faults and deltas, write in commits
 //! 4. `i_mmap_rwsem` of the arena's address space (the kernel's; taken in commits)
 //! 5. page-table locks (the kernel's)
-//! 6. `Charge::account`: arithmetic only
+//! 6. `Charge::account`: arithmetic, and putting a page in its place
 //!
 //! The registry is never held across the copying of user memory, a fault, or the freeing of
 //! an arena; the barrier never across the copying of user memory, which may lie in the

@@ -5,8 +5,7 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 
 use kernel::alloc::allocator::Kmalloc;
-use kernel::alloc::flags::__GFP_ZERO;
-use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
+use kernel::alloc::flags;
 use kernel::alloc::Allocator;
 use kernel::alloc::NumaNode;
 
@@ -20,7 +19,7 @@ pub(crate) struct KernelHeap;
 // is allowed.
 unsafe impl Heap for KernelHeap {
     fn zeroed<T>() -> Option<NonNull<T>> {
-        let flags = GFP_KERNEL_ACCOUNT | __GFP_ZERO;
+        let flags = flags::GFP_KERNEL_ACCOUNT | flags::__GFP_ZERO;
         let memory = Kmalloc::alloc(Layout::new::<T>(), flags, NumaNode::NO_NODE).ok()?;
         Some(memory.cast())
     }
