@@ -35,6 +35,8 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
+use device::Device;
+use failure::Failure;
 use options::Options;
 
 fn main() -> ExitCode {
@@ -62,6 +64,11 @@ fn main() -> ExitCode {
     if tests.is_empty() {
         eprintln!("ckpt-guest-tests: no test matches; --list prints their names");
         return ExitCode::from(2);
+    }
+    // Without it every single test would fail, with the same words.
+    if let Err(Failure::Failed(reason) | Failure::Skipped(reason)) = Device::open() {
+        println!("Bail out! {reason}");
+        return ExitCode::FAILURE;
     }
     let totals = runner::run_all(&tests, &options, cases::leftovers);
     ExitCode::from(u8::from(totals.failed > 0))
