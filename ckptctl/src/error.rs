@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What can go wrong in a program that uses the library. Every message says what to do.
 
+use std::fmt::Write;
 use std::io;
 use std::path::Path;
 
@@ -237,7 +238,10 @@ fn store_errno(error: &StoreError) -> i32 {
 
 /// Names a program in a message.
 pub(crate) fn name_program(path: &Path, build_id: &[u8]) -> String {
-    let id: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = build_id.iter().fold(String::new(), |mut id, byte| {
+        let _ = write!(id, "{byte:02x}");
+        id
+    });
     match id.is_empty() {
         true => format!("{} (without a build id)", path.display()),
         false => format!("{} (build id {id})", path.display()),

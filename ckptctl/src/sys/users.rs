@@ -32,5 +32,5 @@ pub fn has_capability(number: u32) -> io::Result<bool> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let set = line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
     let set = set.ok_or_else(|| io::Error::other("no CapEff in /proc/self/status"))?;
-    Ok(set >> number & 1 == 1)
+    Ok((set >> number) & 1 == 1)
 }

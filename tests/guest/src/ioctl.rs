@@ -66,7 +66,10 @@ pub fn with_size(number: u32, size: usize) -> u32 {
 
 /// `_IOWR` of the ABI's magic, for commands that the header does not have.
 pub fn iowr(number: u8, size: usize) -> u32 {
-    with_size(3 << 30 | abi::CKPT_IOC_MAGIC << 8 | u32::from(number), size)
+    with_size(
+        (3 << 30) | (abi::CKPT_IOC_MAGIC << 8) | u32::from(number),
+        size,
+    )
 }
 
 /// Makes the call with an address that may be anything at all.

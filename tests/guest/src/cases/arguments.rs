@@ -261,9 +261,9 @@ fn unknown_flags_are_refused(_: &Options) -> Outcome {
             abi::CKPT_IOC_OPEN => abi::CKPT_OPEN_RDONLY,
             _ => 0,
         };
-        for bit in (0..32).filter(|bit| known & 1 << bit == 0) {
+        for bit in (0..32).filter(|bit| known & (1 << bit) == 0) {
             let mut argument = fixture.argument(command, command.size);
-            argument.put_u32(offset, known | 1 << bit);
+            argument.put_u32(offset, known | (1 << bit));
             let what = format!("flag {:#x}", 1_u32 << bit);
             fixture.ensure_refused(command, command.number, &mut argument, Errno::EINVAL, &what)?;
         }
