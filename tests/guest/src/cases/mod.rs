@@ -11,6 +11,7 @@ use crate::failure::Outcome;
 use crate::runner::Test;
 
 mod access;
+mod advice;
 mod arguments;
 mod commit;
 mod create;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<&'static Test> {
         pread::TESTS,
         map::TESTS,
         writes::TESTS,
+        advice::TESTS,
         sparse::TESTS,
         sharing::TESTS,
         access::TESTS,

@@ -51,16 +51,14 @@ pub const TESTS: &[Test] = tests![
     a_process_vm_writev_is_in_the_next_delta,
     a_poke_of_a_debugger_is_in_the_next_delta,
     a_write_through_proc_mem_is_in_the_next_delta,
-    a_write_to_a_populated_page_is_in_the_next_delta,
     a_write_to_a_locked_page_is_in_the_next_delta,
     a_store_across_two_pages_is_in_the_next_delta_twice,
-    advice_to_free_loses_nothing,
-    memory_compaction_loses_nothing,
 ];
 
-const PAGES: u64 = 1024;
-// The last page of a chunk and its neighbour are among them.
-const TARGETS: [u64; 4] = [3, 511, 512, 1000];
+/// Pages of an arena of these claims.
+pub const PAGES: u64 = 1024;
+/// The pages written; the last of a chunk and its neighbour are among them.
+pub const TARGETS: [u64; 4] = [3, 511, 512, 1000];
 
 /// A page's past, before the write that is tried.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +72,7 @@ enum Past {
 /// Tries `write` on arenas whose pages have every kind of past.
 ///
 /// `write` gets the arena, a mapping of all of it, and the value to write to
-/// the first byte of each page of `TARGETS`, and returns the mapping if it
+/// the first byte of each page of [`TARGETS`], and returns the mapping if it
 /// still has it.
 fn each_past(write: impl Fn(&Arena, Mapping, u8) -> Result<Option<Mapping>, Failure>) -> Outcome {
     for past in [
@@ -144,7 +142,8 @@ fn try_past(
     Ok(())
 }
 
-fn store(map: &Mapping, value: u8) {
+/// Stores a value to the first byte of each page of [`TARGETS`].
+pub fn store(map: &Mapping, value: u8) {
     for page in TARGETS {
         map.touch(page as usize, value);
     }
@@ -389,27 +388,6 @@ fn a_write_through_proc_mem_is_in_the_next_delta(_: &Options) -> Outcome {
     })
 }
 
-// Populating may note a page that nobody wrote; a write to it later must still be noted.
-fn a_write_to_a_populated_page_is_in_the_next_delta(_: &Options) -> Outcome {
-    for advice in [libc::MADV_POPULATE_READ, libc::MADV_POPULATE_WRITE] {
-        let arena = Device::open()?.create("populated", PAGES)?;
-        let map = arena.map_all()?;
-        map.advise(0, PAGES as usize, advice)?;
-        ensure_eq!(arena.info()?.resident_pages, PAGES, "resident pages");
-        arena.commit()?;
-        for epoch in 1..4_u64 {
-            store(&map, epoch as u8);
-            arena.commit()?;
-            ensure_eq!(
-                arena.delta(epoch)?.pages(),
-                TARGETS.to_vec(),
-                "delta, advice {advice}"
-            );
-        }
-    }
-    Ok(())
-}
-
 fn a_write_to_a_locked_page_is_in_the_next_delta(_: &Options) -> Outcome {
     each_past(|_, map, value| {
         let address = std::ptr::with_exposed_provenance(map.address());
@@ -434,74 +412,6 @@ fn a_store_across_two_pages_is_in_the_next_delta_twice(_: &Options) -> Outcome {
         arena.commit()?;
         let expected = vec![page as u64, page as u64 + 1];
         ensure_eq!(arena.delta(epoch as u64)?.pages(), expected, "delta");
-    }
-    Ok(())
-}
-
-// Whether the kernel takes such advice for an arena or not: content and tracking stay.
-fn advice_to_free_loses_nothing(_: &Options) -> Outcome {
-    const MADV_COLD: i32 = 20;
-    const MADV_PAGEOUT: i32 = 21;
-    const MADV_COLLAPSE: i32 = 25;
-    let arena = Device::open()?.create("advice", PAGES)?;
-    let map = arena.map_all()?;
-    for (epoch, advice) in [
-        libc::MADV_FREE,
-        libc::MADV_REMOVE,
-        MADV_COLD,
-        MADV_PAGEOUT,
-        MADV_COLLAPSE,
-        libc::MADV_HUGEPAGE,
-        libc::MADV_MERGEABLE,
-        libc::MADV_WIPEONFORK,
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let value = epoch as u8 + 1;
-        store(&map, value);
-        let _ = map.advise(0, PAGES as usize, advice);
-        arena.commit()?;
-        ensure_eq!(
-            arena.delta(epoch as u64)?.pages(),
-            TARGETS.to_vec(),
-            "delta, advice {advice}"
-        );
-        for page in TARGETS {
-            ensure_eq!(
-                map.get(page as usize * PAGE),
-                value,
-                "byte, advice {advice}"
-            );
-        }
-    }
-    Ok(())
-}
-
-fn memory_compaction_loses_nothing(_: &Options) -> Outcome {
-    let compact = "/proc/sys/vm/compact_memory";
-    if !std::path::Path::new(compact).exists() {
-        return Err(Failure::skip("no memory compaction in this kernel"));
-    }
-    let arena = Device::open()?.create("compacted", 4096)?;
-    let map = arena.map_all()?;
-    for epoch in 0..3_u64 {
-        let written: Vec<u64> = (0..4096).filter(|page| page % (epoch + 2) == 0).collect();
-        for page in &written {
-            map.touch(*page as usize, epoch as u8 + 1);
-        }
-        std::fs::write(compact, "1")?;
-        std::fs::write("/proc/sys/vm/drop_caches", "3")?;
-        for page in &written {
-            ensure_eq!(
-                map.get(*page as usize * PAGE),
-                epoch as u8 + 1,
-                "byte of page {page}"
-            );
-        }
-        arena.commit()?;
-        std::fs::write(compact, "1")?;
-        ensure_eq!(arena.delta(epoch)?.pages(), written, "delta");
     }
     Ok(())
 }
