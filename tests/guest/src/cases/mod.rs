@@ -18,6 +18,7 @@ mod create;
 mod delta;
 mod dma;
 mod dump;
+mod first_touch;
 mod fuzz;
 mod info;
 mod limits;
@@ -63,6 +64,7 @@ pub fn all() -> Vec<&'static Test> {
         dma::TESTS,
         memcg::TESTS,
         fuzz::TESTS,
+        first_touch::TESTS,
         threads::TESTS,
         shadow::TESTS,
         module::TESTS,
