@@ -271,7 +271,8 @@ struct ckpt_reserve {
  * epochs.
  *
  * Errors: EBADF (read-only descriptor), EINTR (a fatal signal came while
- * waiting; nothing was committed), EOVERFLOW (no epoch is left).
+ * waiting; nothing was committed), EOVERFLOW (no epoch is left: the last one is
+ * 2^63 - 1).
  */
 struct ckpt_commit {
 	__u32 size;
