@@ -41,7 +41,9 @@
  *
  * STRUCTURES
  *   The first field is the structure's size as the program knows it. A program built for a later
- *   version works as long as what this version does not know is zero, else it gets -E2BIG.
+ *   version works as long as it asks for nothing that this version does not know: what is behind
+ *   the known fields must be zero in what it gives, else it gets -E2BIG, and is zeroed in what
+ *   it gets back. A size below this version's is -EINVAL.
  *
  * THREADS
  *   A context may be used from any thread. ckpt_malloc() and its kin may run at the same time
@@ -55,7 +57,9 @@
  *
  * FORK
  *   A child does not have the arena: touching it is SIGSEGV. The child must not use the
- *   context; every function refuses with -EPERM there.
+ *   context; every function refuses with -EPERM there, or its neutral value. It may open a
+ *   context of its own. It keeps the parent's chain locked until it ends or executes another
+ *   program: a parent that is started again meanwhile gets -EBUSY.
  */
 #ifndef CKPT_H
 #define CKPT_H
@@ -86,8 +90,8 @@ typedef struct ckpt ckpt_t;
 
 /*
  * A hook. epoch: the one that will be committed, was committed, or was restored. Returns 0,
- * or an error number, positive or negative, that makes the call fail it runs in; the result of
- * CKPT_AFTER_COMMIT is ignored.
+ * or an error number, positive or negative, that makes the call it runs in fail with -ECANCELED;
+ * the result of CKPT_AFTER_COMMIT is ignored. It must return: no longjmp(), no C++ exception.
  */
 typedef int ckpt_hook_fn(ckpt_t *ctx, uint64_t epoch, void *user);
 
@@ -123,15 +127,16 @@ struct ckpt_options {
  *   -EADDRINUSE  the arena's addresses are taken; start under `ckptctl run`
  *   -ENOMEM      no memory, or RLIMIT_MEMLOCK is too low
  *   -ENODEV      CKPT_TRACKER=module and there is no /dev/ckpt
+ *   -ECANCELED   the hook after_restore refused; the chain has the restore, and is closed
  *   -EACCES      no permission for the folder or the device
  *   -EIO, -ENOSPC and what else the file system says
  */
 int ckpt_open(const struct ckpt_options *options, ckpt_t **ctx);
 
 /*
- * Closes a context, once calls of other threads with it have returned. The arena's memory is
- * gone with it; the chain stays. What was not committed is lost. -EINVAL if it is not open,
- * -EDEADLK from a hook.
+ * Closes a context, once calls of other threads with it have returned; calls that begin
+ * meanwhile get -EINVAL, those from their hooks, too. The arena's memory is gone with it; the
+ * chain stays. What was not committed is lost. -EINVAL if it is not open, -EDEADLK from a hook.
  */
 int ckpt_close(ckpt_t *ctx);
 

@@ -202,7 +202,7 @@ impl Context {
 
     /// Refuses in a child of the process that opened it: what another thread of that process
     /// had locked then would stay locked.
-    fn check_process(&self) -> Result<(), Error> {
+    pub fn check_process(&self) -> Result<(), Error> {
         match process::forks() == self.0.forks {
             true => Ok(()),
             false => Err(Error::Forked {

@@ -3,7 +3,8 @@
 //!
 //! What crosses the boundary, and how:
 //!
-//! - A `ckpt_t *` is a number, not an address: [`handle`] knows which ones are open.
+//! - A `ckpt_t *` is a number, not an address: [`handle`] knows which ones are open,
+//!   by a [`registry`] that is read without a lock.
 //! - Every function runs inside [`call`], which turns errors into numbers, keeps their text for
 //!   [`error`], and lets no panic out.
 //! - What the program points to is read and written by [`argument`] alone.
@@ -18,6 +19,7 @@ mod heap;
 mod hook;
 mod open;
 mod region;
+mod registry;
 mod signature;
 mod state;
 

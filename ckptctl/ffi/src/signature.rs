@@ -14,7 +14,10 @@ use crate::region;
 use crate::state;
 
 /// Both are of the same type, or this does not compile.
-#[allow(dead_code, reason = "used in constants, which the oldest Rust does not count")]
+#[allow(
+    dead_code,
+    reason = "used in constants, which the oldest Rust does not count"
+)]
 const fn same<T: Copy>(_here: T, _header: T) {}
 
 macro_rules! functions {

@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 
 use nix::sys::mman;
 use nix::sys::mman::MapFlags;
+use nix::sys::mman::MmapAdvise;
 use nix::sys::mman::ProtFlags;
 
 use super::gate::Call;
@@ -76,6 +77,13 @@ impl Mapping {
             return Err(io::Error::from_raw_os_error(nix::libc::EEXIST));
         }
         Ok(mapping)
+    }
+
+    /// Children that are forked from now on do not get it.
+    pub fn keep_from_children(&self) -> io::Result<()> {
+        // SAFETY: The range is ours; for this process nothing changes.
+        let done = unsafe { mman::madvise(self.base.cast(), self.len, MmapAdvise::MADV_DONTFORK) };
+        Ok(done?)
     }
 
     /// Where it begins.

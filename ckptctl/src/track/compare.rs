@@ -25,8 +25,18 @@ pub(super) struct Compare {
 impl Compare {
     pub(super) fn new(geometry: &Geometry) -> Result<Compare, Error> {
         let (base, len) = (geometry.base as usize, geometry.len_bytes as usize);
-        let map =
-            |base| Mapping::anonymous(base, len).map_err(|error| super::map_error(geometry, error));
+        let map = |base| {
+            let mapping =
+                Mapping::anonymous(base, len).map_err(|error| super::map_error(geometry, error))?;
+            // As with the module: an arena is not for children.
+            match mapping.keep_from_children() {
+                Ok(()) => Ok(mapping),
+                Err(source) => Err(Error::System {
+                    doing: "keep the arena from children",
+                    source,
+                }),
+            }
+        };
         Ok(Compare {
             mapping: map(base)?,
             copy: map(0)?,

@@ -105,7 +105,7 @@ fn blocks_behave_as_those_of_malloc() {
 }
 
 /// A handle may be used from any thread.
-struct Sent(*mut ckpt_t);
+pub struct Sent(pub *mut ckpt_t);
 
 // SAFETY: A handle is a number.
 unsafe impl Sync for Sent {}
