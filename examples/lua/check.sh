@@ -10,8 +10,8 @@ mapfile -t licences < <(find /usr/share/common-licenses /ckpt/texts -maxdepth 1 
 ((${#licences[@]} > 0)) || licences=("$here"/*.lua "$here"/*.sh)
 for _ in 1 2 3 4 5 6; do printf '%s\n' "${licences[@]}"; done >list
 
-ckptctl run --store quiet -- ckpt-lua "$here/index.lua" list quiet.txt 2
-ckptctl run --store killed --restart on-failure -- ckpt-lua "$here/index.lua" list killed.txt 2 &
+ckptctl run --store quiet -- ckpt-lua "$here/index.lua" list quiet.txt 8
+ckptctl run --store killed --restart on-failure -- ckpt-lua "$here/index.lua" list killed.txt 8 &
 supervisor=$!
 
 # Kill it three times, each time when it has committed something since the last.

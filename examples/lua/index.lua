@@ -13,7 +13,7 @@ if not output then
   error("usage: ckpt-lua index.lua LIST OUTPUT [STEPS-PER-COMMIT]", 0)
 end
 
-local LINES_PER_STEP = 40
+local LINES_PER_STEP = 10
 
 -- A collection marks every object that it keeps, and so changes every page of the state:
 -- collect rarely, and a commit has less to save.
