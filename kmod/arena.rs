@@ -340,6 +340,20 @@ impl Arena {
             commit_ns_max: stats.commit_ns_max(),
             commit_ns_last: stats.commit_ns_last(),
             deltas: stats.deltas.get(),
+            open_pages: 0,
+            open_chunks: 0,
+            chunks: 0,
+            chunk_openings: 0,
+            kept_pages: 0,
+            closed_pages: 0,
+            direct_harvests: 0,
+            harvested_ptes: 0,
+            flushes: 0,
+            snapshots: 0,
+            snapshots_made: 0,
+            frozen_pages: 0,
+            copied_pages: 0,
+            copy_waits: 0,
         }
     }
 }

@@ -68,6 +68,10 @@ impl ArenaFile {
     fn commit(&self, cmd: u32, arg: usize) -> Result {
         let (passed, mut commit) = Passed::read::<uapi::ckpt_commit>(cmd, arg)?;
         uapi::check_flags(commit.flags, 0)?;
+        if commit.since != 0 || commit.reserve_pages != 0 || commit.reserved != 0 {
+            return Err(EINVAL);
+        }
+        commit.snapshot_fd = -1;
         // As above.
         passed.write(&commit)?;
         let committed = self.arena.commit()?;

@@ -20,8 +20,8 @@
  *    accepted when what it does not know is zero, else E2BIG; the part it does
  *    not know is left alone.
  *  - An unknown flag or a non-zero reserved field is EINVAL.
- *  - An unknown command is ENOTTY. So is a device command on an arena's
- *    descriptor, and the other way round.
+ *  - An unknown command is ENOTTY. So is a command on a descriptor of another
+ *    kind than it is for: device, arena, snapshot.
  *  - A pointer that cannot be read or written is EFAULT.
  *  - Pointers are passed as __u64. Sizes and offsets in pages are in units of
  *    1 << page_shift bytes.
@@ -38,7 +38,7 @@
 #define CKPT_IOC_MAGIC 0xC5
 
 /* Raised when something is added. What is there never changes. */
-#define CKPT_ABI_VERSION 1
+#define CKPT_ABI_VERSION 2
 
 /* With the closing NUL. */
 #define CKPT_NAME_MAX 64
@@ -54,6 +54,11 @@
 
 /* How an arena's pages are tracked: ckpt_version.trackers, ckpt_info.tracker. */
 #define CKPT_TRACKER_ARMED (1U << 0) /* first write to a page in an epoch faults */
+/*
+ * Since version 2. Pages that keep being written stay writable, and the
+ * processor's own dirty bits tell which of them changed.
+ */
+#define CKPT_TRACKER_ADAPTIVE (1U << 1)
 
 /**
  * struct ckpt_version - argument of CKPT_IOC_VERSION
@@ -253,14 +258,35 @@ struct ckpt_reserve {
 	__u64 charged;
 };
 
+/*
+ * Since version 2: with a snapshot of what changed.
+ */
+#define CKPT_COMMIT_SNAPSHOT (1U << 0)
+
+/* Snapshots of one arena that can be open at the same time. */
+#define CKPT_SNAPSHOTS_MAX 64
+
 /**
  * struct ckpt_commit - argument of CKPT_IOC_COMMIT
  * @size:          in: sizeof(struct ckpt_commit)
- * @flags:         in: zero
+ * @flags:         in: CKPT_COMMIT_*
  * @epoch:         out: the epoch that this call closed
  * @changed_pages: out: pages stamped with it
  * @duration_ns:   out: time for which writers had to wait, from taking the
  *                 barrier to releasing it
+ * @since:         in, with CKPT_COMMIT_SNAPSHOT: the snapshot holds the pages
+ *                 stamped after this epoch, so zero takes every page that was
+ *                 ever written; else zero
+ * @reserve_pages: in, with CKPT_COMMIT_SNAPSHOT: how many of its pages may at
+ *                 most be copied aside, zero for all of them; else zero. out:
+ *                 how many may be, which is fewer when RLIMIT_MEMLOCK of the
+ *                 creator says so
+ * @snapshot_pages: out: pages in the snapshot
+ * @snapshot_fd:   out: a descriptor of the snapshot, close-on-exec; -1 without
+ *                 CKPT_COMMIT_SNAPSHOT
+ * @reserved:      in: zero
+ *
+ * All from @since on exist since version 2.
  *
  * Closes the epoch. Every page written since the previous commit, by whatever
  * means and through whatever mapping, is stamped with the new epoch. A write
@@ -270,9 +296,22 @@ struct ckpt_reserve {
  * is stamped now and again by the next commit. Two commits at once get two
  * epochs.
  *
+ * A snapshot is an immutable view of its pages as of the commit. Nothing is
+ * copied by the commit: the pages are frozen, and the first write to a frozen
+ * page copies it aside for the snapshots that hold it. When as many have been
+ * copied aside as @reserve_pages allows, the writer waits until the snapshot's
+ * consumer thaws pages or closes it; the wait ends with a fatal signal. So who
+ * writes to the arena between the commit and the thawing, and is the consumer
+ * as well, has to reserve all. Copies are charged to RLIMIT_MEMLOCK of the
+ * creator at the commit, and to the memory cgroup when they are made. A page
+ * that is pinned for DMA is in the snapshot as the device leaves it.
+ *
  * Errors: EBADF (read-only descriptor), EINTR (a fatal signal came while
  * waiting; nothing was committed), EOVERFLOW (no epoch is left: the last one is
- * 2^63 - 1).
+ * 2^63 - 1). With CKPT_COMMIT_SNAPSHOT also ERANGE (@since is after the last
+ * commit), EBUSY (CKPT_SNAPSHOTS_MAX are open), EMFILE, ENFILE, ENOMEM; after
+ * ENOMEM the epoch may have been closed all the same, with @epoch unspecified,
+ * which takes nothing from any cursor.
  */
 struct ckpt_commit {
 	__u32 size;
@@ -280,6 +319,11 @@ struct ckpt_commit {
 	__u64 epoch;
 	__u64 changed_pages;
 	__u64 duration_ns;
+	__u64 since;
+	__u64 reserve_pages;
+	__u64 snapshot_pages;
+	__s32 snapshot_fd;
+	__u32 reserved;
 };
 
 /**
@@ -348,6 +392,25 @@ struct ckpt_delta {
  * @commit_ns_max:  the longest of them
  * @commit_ns_last: the last of them
  * @deltas:         delta calls answered
+ * @open_pages:     pages that stay writable from commit to commit
+ * @open_chunks:    chunks of 512 pages that have such pages
+ * @chunks:         chunks that have memory
+ * @chunk_openings: times that a chunk was opened as a whole, after many faults
+ *                  in one epoch
+ * @kept_pages:     pages that were left writable by a commit because they had
+ *                  been written before, over all commits
+ * @closed_pages:   pages that were armed again because they had stayed clean
+ * @direct_harvests: chunks harvested by reading page tables directly
+ * @harvested_ptes: page-table entries looked at by commits
+ * @flushes:        flushes of translation buffers that commits asked for; a
+ *                  pass of @rearmed_spans does one of its own
+ * @snapshots:      snapshots open now
+ * @snapshots_made: snapshots made
+ * @frozen_pages:   pages frozen, over all snapshots made
+ * @copied_pages:   pages copied aside for them
+ * @copy_waits:     times that a writer had to wait for a consumer
+ *
+ * All from @open_pages on exist since version 2.
  *
  * All but @size and @flags are outputs, counted since the arena was created.
  */
@@ -368,6 +431,115 @@ struct ckpt_stats {
 	__u64 commit_ns_max;
 	__u64 commit_ns_last;
 	__u64 deltas;
+	__u64 open_pages;
+	__u64 open_chunks;
+	__u64 chunks;
+	__u64 chunk_openings;
+	__u64 kept_pages;
+	__u64 closed_pages;
+	__u64 direct_harvests;
+	__u64 harvested_ptes;
+	__u64 flushes;
+	__u64 snapshots;
+	__u64 snapshots_made;
+	__u64 frozen_pages;
+	__u64 copied_pages;
+	__u64 copy_waits;
+};
+
+/*
+ * ----------------------------------------------------------------------------
+ * Commands on a snapshot's descriptor, all since version 2
+ *
+ * Whoever has the descriptor may use them. The arena lives as long as a
+ * descriptor of one of its snapshots. Closing the last descriptor of a snapshot
+ * thaws what is still frozen, so a consumer that dies holds nobody up.
+ * ----------------------------------------------------------------------------
+ */
+
+/**
+ * struct ckpt_snapshot - argument of CKPT_IOC_SNAPSHOT
+ * @size:          in: sizeof(struct ckpt_snapshot)
+ * @flags:         in: zero
+ * @arena_id:      out: id of the arena
+ * @epoch:         out: the commit that the snapshot shows
+ * @since:         out: the cursor that it was made for
+ * @pages:         out: pages that it was made with
+ * @held_pages:    out: pages not thawed yet
+ * @copied_pages:  out: those of them that have been copied aside
+ * @reserve_pages: out: how many may be
+ */
+struct ckpt_snapshot {
+	__u32 size;
+	__u32 flags;
+	__u64 arena_id;
+	__u64 epoch;
+	__u64 since;
+	__u64 pages;
+	__u64 held_pages;
+	__u64 copied_pages;
+	__u64 reserve_pages;
+};
+
+/*
+ * The pages that a call handed over are thawed: the consumer has them. They are
+ * not in the snapshot any more.
+ */
+#define CKPT_GATHER_THAW (1U << 0)
+
+/**
+ * struct ckpt_gather - argument of CKPT_IOC_GATHER
+ * @size:         in: sizeof(struct ckpt_gather)
+ * @flags:        in: CKPT_GATHER_*
+ * @start_pgoff:  in: first page of interest, zero to begin; out: where the next
+ *                call goes on when @more is 1
+ * @ranges:       in: address of an array of struct ckpt_range
+ * @buffer:       in: address where the content goes; zero when only the ranges
+ *                are wanted, which goes with neither CKPT_GATHER_THAW nor
+ *                @buffer_pages
+ * @capacity:     in: entries that fit into the array, at least 1
+ * @buffer_pages: in: pages that fit into the buffer, at least 1 if there is one
+ * @count:        out: entries written: ascending, disjoint, not adjacent
+ * @more:         out: 1 when there is more at or after @start_pgoff, else 0
+ * @pages:        out: sum of the entries' pages; the content of as many pages,
+ *                in the order of the entries and without gaps, is in the buffer
+ *
+ * Hands over pages as they were at the commit. Calls on one snapshot wait for
+ * each other. The buffer must not lie in the arena. When a call fails, no page
+ * was thawed.
+ *
+ * Errors: EINVAL, EFAULT (also: the buffer or the array lies in frozen pages of
+ * the arena and nothing is left of the reserve), ENOMEM, EINTR (a fatal signal).
+ */
+struct ckpt_gather {
+	__u32 size;
+	__u32 flags;
+	__u64 start_pgoff;
+	__u64 ranges;
+	__u64 buffer;
+	__u32 capacity;
+	__u32 buffer_pages;
+	__u32 count;
+	__u32 more;
+	__u64 pages;
+};
+
+/**
+ * struct ckpt_thaw - argument of CKPT_IOC_THAW
+ * @size:  in: sizeof(struct ckpt_thaw)
+ * @flags: in: zero
+ * @pgoff: in: first page
+ * @pages: in: number of pages, above zero; the range may go beyond the arena
+ *
+ * Takes the pages of a range out of the snapshot, as far as they are in it.
+ *
+ * Errors: EINVAL, EINTR (a fatal signal).
+ */
+struct ckpt_thaw {
+	__u32 size;
+	__u32 flags;
+	__u64 pgoff;
+	__u64 pages;
 };
 
 /* On /dev/ckpt. */
@@ -382,5 +554,10 @@ struct ckpt_stats {
 #define CKPT_IOC_COMMIT _IOWR(CKPT_IOC_MAGIC, 0x22, struct ckpt_commit)
 #define CKPT_IOC_DELTA _IOWR(CKPT_IOC_MAGIC, 0x23, struct ckpt_delta)
 #define CKPT_IOC_STATS _IOWR(CKPT_IOC_MAGIC, 0x24, struct ckpt_stats)
+
+/* On a snapshot's descriptor. */
+#define CKPT_IOC_SNAPSHOT _IOWR(CKPT_IOC_MAGIC, 0x40, struct ckpt_snapshot)
+#define CKPT_IOC_GATHER _IOWR(CKPT_IOC_MAGIC, 0x41, struct ckpt_gather)
+#define CKPT_IOC_THAW _IOWR(CKPT_IOC_MAGIC, 0x42, struct ckpt_thaw)
 
 #endif /* _UAPI_LINUX_CKPT_H */

@@ -12,13 +12,17 @@
 
 pub const CKPT_DEVICE_PATH: &::core::ffi::CStr = c"/dev/ckpt";
 pub const CKPT_IOC_MAGIC: u32 = 197;
-pub const CKPT_ABI_VERSION: u32 = 1;
+pub const CKPT_ABI_VERSION: u32 = 2;
 pub const CKPT_NAME_MAX: u32 = 64;
 pub const CKPT_ARENA_MAX_BYTES: u64 = 17592186044416;
 pub const CKPT_TRACKER_ARMED: u32 = 1;
+pub const CKPT_TRACKER_ADAPTIVE: u32 = 2;
 pub const CKPT_CREATE_PRIVATE: u32 = 1;
 pub const CKPT_OPEN_RDONLY: u32 = 1;
 pub const CKPT_INFO_PRIVATE: u32 = 1;
+pub const CKPT_COMMIT_SNAPSHOT: u32 = 1;
+pub const CKPT_SNAPSHOTS_MAX: u32 = 64;
+pub const CKPT_GATHER_THAW: u32 = 1;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct ckpt_version {
@@ -180,10 +184,15 @@ pub struct ckpt_commit {
     pub epoch: u64,
     pub changed_pages: u64,
     pub duration_ns: u64,
+    pub since: u64,
+    pub reserve_pages: u64,
+    pub snapshot_pages: u64,
+    pub snapshot_fd: i32,
+    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ckpt_commit"][::core::mem::size_of::<ckpt_commit>() - 32];
+    ["Size of ckpt_commit"][::core::mem::size_of::<ckpt_commit>() - 64];
     ["Alignment of ckpt_commit"][::core::mem::align_of::<ckpt_commit>() - 8];
     ["Offset of field: ckpt_commit::size"][::core::mem::offset_of!(ckpt_commit, size) - 0];
     ["Offset of field: ckpt_commit::flags"][::core::mem::offset_of!(ckpt_commit, flags) - 4];
@@ -192,6 +201,14 @@ const _: () = {
         [::core::mem::offset_of!(ckpt_commit, changed_pages) - 16];
     ["Offset of field: ckpt_commit::duration_ns"]
         [::core::mem::offset_of!(ckpt_commit, duration_ns) - 24];
+    ["Offset of field: ckpt_commit::since"][::core::mem::offset_of!(ckpt_commit, since) - 32];
+    ["Offset of field: ckpt_commit::reserve_pages"]
+        [::core::mem::offset_of!(ckpt_commit, reserve_pages) - 40];
+    ["Offset of field: ckpt_commit::snapshot_pages"]
+        [::core::mem::offset_of!(ckpt_commit, snapshot_pages) - 48];
+    ["Offset of field: ckpt_commit::snapshot_fd"]
+        [::core::mem::offset_of!(ckpt_commit, snapshot_fd) - 56];
+    ["Offset of field: ckpt_commit::reserved"][::core::mem::offset_of!(ckpt_commit, reserved) - 60];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -257,10 +274,24 @@ pub struct ckpt_stats {
     pub commit_ns_max: u64,
     pub commit_ns_last: u64,
     pub deltas: u64,
+    pub open_pages: u64,
+    pub open_chunks: u64,
+    pub chunks: u64,
+    pub chunk_openings: u64,
+    pub kept_pages: u64,
+    pub closed_pages: u64,
+    pub direct_harvests: u64,
+    pub harvested_ptes: u64,
+    pub flushes: u64,
+    pub snapshots: u64,
+    pub snapshots_made: u64,
+    pub frozen_pages: u64,
+    pub copied_pages: u64,
+    pub copy_waits: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ckpt_stats"][::core::mem::size_of::<ckpt_stats>() - 120];
+    ["Size of ckpt_stats"][::core::mem::size_of::<ckpt_stats>() - 232];
     ["Alignment of ckpt_stats"][::core::mem::align_of::<ckpt_stats>() - 8];
     ["Offset of field: ckpt_stats::size"][::core::mem::offset_of!(ckpt_stats, size) - 0];
     ["Offset of field: ckpt_stats::flags"][::core::mem::offset_of!(ckpt_stats, flags) - 4];
@@ -289,6 +320,111 @@ const _: () = {
     ["Offset of field: ckpt_stats::commit_ns_last"]
         [::core::mem::offset_of!(ckpt_stats, commit_ns_last) - 104];
     ["Offset of field: ckpt_stats::deltas"][::core::mem::offset_of!(ckpt_stats, deltas) - 112];
+    ["Offset of field: ckpt_stats::open_pages"]
+        [::core::mem::offset_of!(ckpt_stats, open_pages) - 120];
+    ["Offset of field: ckpt_stats::open_chunks"]
+        [::core::mem::offset_of!(ckpt_stats, open_chunks) - 128];
+    ["Offset of field: ckpt_stats::chunks"][::core::mem::offset_of!(ckpt_stats, chunks) - 136];
+    ["Offset of field: ckpt_stats::chunk_openings"]
+        [::core::mem::offset_of!(ckpt_stats, chunk_openings) - 144];
+    ["Offset of field: ckpt_stats::kept_pages"]
+        [::core::mem::offset_of!(ckpt_stats, kept_pages) - 152];
+    ["Offset of field: ckpt_stats::closed_pages"]
+        [::core::mem::offset_of!(ckpt_stats, closed_pages) - 160];
+    ["Offset of field: ckpt_stats::direct_harvests"]
+        [::core::mem::offset_of!(ckpt_stats, direct_harvests) - 168];
+    ["Offset of field: ckpt_stats::harvested_ptes"]
+        [::core::mem::offset_of!(ckpt_stats, harvested_ptes) - 176];
+    ["Offset of field: ckpt_stats::flushes"][::core::mem::offset_of!(ckpt_stats, flushes) - 184];
+    ["Offset of field: ckpt_stats::snapshots"]
+        [::core::mem::offset_of!(ckpt_stats, snapshots) - 192];
+    ["Offset of field: ckpt_stats::snapshots_made"]
+        [::core::mem::offset_of!(ckpt_stats, snapshots_made) - 200];
+    ["Offset of field: ckpt_stats::frozen_pages"]
+        [::core::mem::offset_of!(ckpt_stats, frozen_pages) - 208];
+    ["Offset of field: ckpt_stats::copied_pages"]
+        [::core::mem::offset_of!(ckpt_stats, copied_pages) - 216];
+    ["Offset of field: ckpt_stats::copy_waits"]
+        [::core::mem::offset_of!(ckpt_stats, copy_waits) - 224];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ckpt_snapshot {
+    pub size: u32,
+    pub flags: u32,
+    pub arena_id: u64,
+    pub epoch: u64,
+    pub since: u64,
+    pub pages: u64,
+    pub held_pages: u64,
+    pub copied_pages: u64,
+    pub reserve_pages: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ckpt_snapshot"][::core::mem::size_of::<ckpt_snapshot>() - 64];
+    ["Alignment of ckpt_snapshot"][::core::mem::align_of::<ckpt_snapshot>() - 8];
+    ["Offset of field: ckpt_snapshot::size"][::core::mem::offset_of!(ckpt_snapshot, size) - 0];
+    ["Offset of field: ckpt_snapshot::flags"][::core::mem::offset_of!(ckpt_snapshot, flags) - 4];
+    ["Offset of field: ckpt_snapshot::arena_id"]
+        [::core::mem::offset_of!(ckpt_snapshot, arena_id) - 8];
+    ["Offset of field: ckpt_snapshot::epoch"][::core::mem::offset_of!(ckpt_snapshot, epoch) - 16];
+    ["Offset of field: ckpt_snapshot::since"][::core::mem::offset_of!(ckpt_snapshot, since) - 24];
+    ["Offset of field: ckpt_snapshot::pages"][::core::mem::offset_of!(ckpt_snapshot, pages) - 32];
+    ["Offset of field: ckpt_snapshot::held_pages"]
+        [::core::mem::offset_of!(ckpt_snapshot, held_pages) - 40];
+    ["Offset of field: ckpt_snapshot::copied_pages"]
+        [::core::mem::offset_of!(ckpt_snapshot, copied_pages) - 48];
+    ["Offset of field: ckpt_snapshot::reserve_pages"]
+        [::core::mem::offset_of!(ckpt_snapshot, reserve_pages) - 56];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ckpt_gather {
+    pub size: u32,
+    pub flags: u32,
+    pub start_pgoff: u64,
+    pub ranges: u64,
+    pub buffer: u64,
+    pub capacity: u32,
+    pub buffer_pages: u32,
+    pub count: u32,
+    pub more: u32,
+    pub pages: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ckpt_gather"][::core::mem::size_of::<ckpt_gather>() - 56];
+    ["Alignment of ckpt_gather"][::core::mem::align_of::<ckpt_gather>() - 8];
+    ["Offset of field: ckpt_gather::size"][::core::mem::offset_of!(ckpt_gather, size) - 0];
+    ["Offset of field: ckpt_gather::flags"][::core::mem::offset_of!(ckpt_gather, flags) - 4];
+    ["Offset of field: ckpt_gather::start_pgoff"]
+        [::core::mem::offset_of!(ckpt_gather, start_pgoff) - 8];
+    ["Offset of field: ckpt_gather::ranges"][::core::mem::offset_of!(ckpt_gather, ranges) - 16];
+    ["Offset of field: ckpt_gather::buffer"][::core::mem::offset_of!(ckpt_gather, buffer) - 24];
+    ["Offset of field: ckpt_gather::capacity"][::core::mem::offset_of!(ckpt_gather, capacity) - 32];
+    ["Offset of field: ckpt_gather::buffer_pages"]
+        [::core::mem::offset_of!(ckpt_gather, buffer_pages) - 36];
+    ["Offset of field: ckpt_gather::count"][::core::mem::offset_of!(ckpt_gather, count) - 40];
+    ["Offset of field: ckpt_gather::more"][::core::mem::offset_of!(ckpt_gather, more) - 44];
+    ["Offset of field: ckpt_gather::pages"][::core::mem::offset_of!(ckpt_gather, pages) - 48];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ckpt_thaw {
+    pub size: u32,
+    pub flags: u32,
+    pub pgoff: u64,
+    pub pages: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ckpt_thaw"][::core::mem::size_of::<ckpt_thaw>() - 24];
+    ["Alignment of ckpt_thaw"][::core::mem::align_of::<ckpt_thaw>() - 8];
+    ["Offset of field: ckpt_thaw::size"][::core::mem::offset_of!(ckpt_thaw, size) - 0];
+    ["Offset of field: ckpt_thaw::flags"][::core::mem::offset_of!(ckpt_thaw, flags) - 4];
+    ["Offset of field: ckpt_thaw::pgoff"][::core::mem::offset_of!(ckpt_thaw, pgoff) - 8];
+    ["Offset of field: ckpt_thaw::pages"][::core::mem::offset_of!(ckpt_thaw, pages) - 16];
 };
 pub const CKPT_IOC_VERSION: u32 = 3224945920;
 pub const CKPT_IOC_CREATE: u32 = 3228091649;
@@ -296,9 +432,12 @@ pub const CKPT_IOC_OPEN: u32 = 3222848770;
 pub const CKPT_IOC_LIST: u32 = 3223897347;
 pub const CKPT_IOC_INFO: u32 = 3230713120;
 pub const CKPT_IOC_RESERVE: u32 = 3222848801;
-pub const CKPT_IOC_COMMIT: u32 = 3223373090;
+pub const CKPT_IOC_COMMIT: u32 = 3225470242;
 pub const CKPT_IOC_DELTA: u32 = 3225470243;
-pub const CKPT_IOC_STATS: u32 = 3229140260;
+pub const CKPT_IOC_STATS: u32 = 3236480292;
+pub const CKPT_IOC_SNAPSHOT: u32 = 3225470272;
+pub const CKPT_IOC_GATHER: u32 = 3224945985;
+pub const CKPT_IOC_THAW: u32 = 3222848834;
 impl ckpt_version {
     /// All bytes zero.
     pub const ZERO: Self = Self {
@@ -382,6 +521,11 @@ impl ckpt_commit {
         epoch: 0,
         changed_pages: 0,
         duration_ns: 0,
+        since: 0,
+        reserve_pages: 0,
+        snapshot_pages: 0,
+        snapshot_fd: 0,
+        reserved: 0,
     };
 }
 impl ckpt_range {
@@ -423,5 +567,57 @@ impl ckpt_stats {
         commit_ns_max: 0,
         commit_ns_last: 0,
         deltas: 0,
+        open_pages: 0,
+        open_chunks: 0,
+        chunks: 0,
+        chunk_openings: 0,
+        kept_pages: 0,
+        closed_pages: 0,
+        direct_harvests: 0,
+        harvested_ptes: 0,
+        flushes: 0,
+        snapshots: 0,
+        snapshots_made: 0,
+        frozen_pages: 0,
+        copied_pages: 0,
+        copy_waits: 0,
+    };
+}
+impl ckpt_snapshot {
+    /// All bytes zero.
+    pub const ZERO: Self = Self {
+        size: 0,
+        flags: 0,
+        arena_id: 0,
+        epoch: 0,
+        since: 0,
+        pages: 0,
+        held_pages: 0,
+        copied_pages: 0,
+        reserve_pages: 0,
+    };
+}
+impl ckpt_gather {
+    /// All bytes zero.
+    pub const ZERO: Self = Self {
+        size: 0,
+        flags: 0,
+        start_pgoff: 0,
+        ranges: 0,
+        buffer: 0,
+        capacity: 0,
+        buffer_pages: 0,
+        count: 0,
+        more: 0,
+        pages: 0,
+    };
+}
+impl ckpt_thaw {
+    /// All bytes zero.
+    pub const ZERO: Self = Self {
+        size: 0,
+        flags: 0,
+        pgoff: 0,
+        pages: 0,
     };
 }
