@@ -5,6 +5,7 @@ use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering;
 
 use kernel::bindings;
+use kernel::fs::file::FileDescriptorReservation;
 use kernel::fs::File;
 use kernel::iov::IovIterDest;
 use kernel::prelude::*;
@@ -13,13 +14,16 @@ use kernel::seq_print;
 use kernel::sync::poll::PollTable;
 
 use crate::arena::Arena;
+use crate::arena::Committed;
+use crate::mm::file::NewFile;
 use crate::mm::file::OpenFile;
 use crate::registry::Claim;
+use crate::snapshot_file::SnapshotFile;
 use crate::tracking::ranges::Gather;
 use crate::uapi;
 use crate::uapi::same_command;
-use crate::uapi::Entries;
 use crate::uapi::Passed;
+use crate::uapi::Runs;
 
 /// A descriptor.
 pub(crate) struct ArenaFile {
@@ -67,14 +71,41 @@ impl ArenaFile {
 
     fn commit(&self, cmd: u32, arg: usize) -> Result {
         let (passed, mut commit) = Passed::read::<uapi::ckpt_commit>(cmd, arg)?;
-        uapi::check_flags(commit.flags, 0)?;
-        if commit.since != 0 || commit.reserve_pages != 0 || commit.reserved != 0 {
+        uapi::check_flags(commit.flags, uapi::CKPT_COMMIT_SNAPSHOT)?;
+        let snapshot = commit.flags & uapi::CKPT_COMMIT_SNAPSHOT != 0;
+        let asks = commit.since != 0 || commit.reserve_pages != 0;
+        if commit.reserved != 0 || (asks && !snapshot) {
             return Err(EINVAL);
         }
         commit.snapshot_fd = -1;
         // As above.
         passed.write(&commit)?;
-        let committed = self.arena.commit()?;
+        if !snapshot {
+            let committed = self.arena.commit()?;
+            return self.committed(&passed, commit, &committed);
+        }
+        let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
+        let file = NewFile::<SnapshotFile>::plain(c"[ckpt-snapshot]")?;
+        let (committed, snapshot) = self
+            .arena
+            .commit_with_snapshot(commit.since, commit.reserve_pages)?;
+        commit.reserve_pages = snapshot.reserve;
+        commit.snapshot_pages = snapshot.pages;
+        commit.snapshot_fd = fd.reserved_fd() as i32;
+        // From here on, whatever goes wrong ends the snapshot.
+        let content = SnapshotFile::new(self.arena.again(), snapshot);
+        let file = file.open(KBox::new(content, GFP_KERNEL)?);
+        self.committed(&passed, commit, &committed)?;
+        fd.fd_install(file);
+        Ok(())
+    }
+
+    fn committed(
+        &self,
+        passed: &Passed,
+        mut commit: uapi::ckpt_commit,
+        committed: &Committed,
+    ) -> Result {
         commit.epoch = committed.epoch;
         commit.changed_pages = committed.pages;
         commit.duration_ns = committed.ns;
@@ -92,19 +123,12 @@ impl ArenaFile {
         if delta.since > delta.epoch {
             return Err(ERANGE);
         }
-        let ranges = Entries::of_ranges(delta.ranges);
+        let mut runs = Runs::new(delta.ranges);
         let mut gather = Gather::new(delta.capacity);
-        let mut written = 0;
         let more = self
             .arena
-            .delta(delta.since, delta.start_pgoff, &mut gather, |run| {
-                let range = uapi::ckpt_range {
-                    pgoff: run.first,
-                    pages: run.len,
-                };
-                ranges.write(written, &range)?;
-                written += 1;
-                Ok(())
+            .delta(delta.since, delta.start_pgoff, &mut gather, |some| {
+                runs.write(some)
             })?;
         delta.count = gather.given();
         delta.pages = gather.pages();
@@ -119,8 +143,8 @@ impl ArenaFile {
 impl OpenFile for ArenaFile {
     type Faults = Arena;
 
-    fn mmap(&self) -> &Arena {
-        &self.arena
+    fn mmap(&self) -> Result<&Arena> {
+        Ok(&self.arena)
     }
 
     fn ioctl(&self, writable: bool, cmd: u32, arg: usize) -> Result<isize> {
@@ -168,6 +192,10 @@ impl OpenFile for ArenaFile {
         seq_print!(to, "ckpt-read-faults:\t{}\n", stats.read_faults);
         seq_print!(to, "ckpt-write-faults:\t{}\n", stats.write_faults);
         seq_print!(to, "ckpt-late-notes:\t{}\n", stats.late_notes);
+        seq_print!(to, "ckpt-chunks:\t{}\n", stats.chunks);
+        seq_print!(to, "ckpt-open-chunks:\t{}\n", stats.open_chunks);
+        seq_print!(to, "ckpt-open-pages:\t{}\n", stats.open_pages);
+        seq_print!(to, "ckpt-snapshots:\t{}\n", stats.snapshots);
         seq_print!(to, "ckpt-commits:\t{}\n", stats.commits);
         seq_print!(to, "ckpt-commit-ns:\t{}\n", stats.commit_ns);
     }

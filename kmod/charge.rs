@@ -74,6 +74,16 @@ impl Charge {
         Ok(None)
     }
 
+    /// Charges as many of `pages` more as the limit lets, for copies. Returns how many.
+    pub(crate) fn borrow(&self, pages: u64) -> u64 {
+        self.owner.charge_up_to(pages)
+    }
+
+    /// Gives back what [`Charge::borrow`] took.
+    pub(crate) fn give_back(&self, pages: u64) {
+        self.owner.uncharge(pages);
+    }
+
     /// Pages resident and pages charged.
     pub(crate) fn pages(&self) -> (u64, u64) {
         let account = self.account.lock();

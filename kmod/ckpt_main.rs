@@ -9,20 +9,25 @@
 //!
 //! An earlier one may be held when a later one is taken, never the other way round.
 //!
-//! 1. mmap lock, or the lock of a memory area (the kernel's; held in fault handlers)
-//! 2. [`registry`]: all arenas by id
-//! 3. `Arena::barrier`: read in faults and deltas, write in commits
-//! 4. `i_mmap_rwsem` of the arena's address space (the kernel's; taken in commits)
-//! 5. page-table locks (the kernel's)
-//! 6. `Charge::account`: arithmetic, and putting a page in its place
+//! 1. `Snapshot::reading`: while pages are handed over, so across the copying of user memory
+//! 2. mmap lock, or the lock of a memory area (the kernel's; held in fault handlers, and by a
+//!    commit for its own process)
+//! 3. [`registry`]: all arenas by id
+//! 4. `Arena::barrier`: read in faults and deltas, write in commits
+//! 5. `Arena::snapshots`: those open, and which of their pages are frozen
+//! 6. `i_mmap_rwsem` of the arena's address space (the kernel's; taken in commits)
+//! 7. page-table locks (the kernel's)
+//! 8. `Charge::account`, `Areas::count`: arithmetic, and putting a page in its place
 //!
 //! The registry is never held across the copying of user memory, a fault, or the freeing of
-//! an arena; the barrier never across the copying of user memory, which may lie in the
-//! arena itself. `Noting::note_late` runs under 4 and 5 and takes no lock.
+//! an arena; 4 and 5 never across the copying of user memory, which may lie in the arena
+//! itself. `Noting::note_late` runs under 6 and 7 and takes no lock.
 
 use kernel::miscdevice::MiscDeviceOptions;
 use kernel::miscdevice::MiscDeviceRegistration;
 use kernel::prelude::*;
+
+use tracking::tracker::Policy;
 
 mod arena;
 mod arena_file;
@@ -30,6 +35,8 @@ mod charge;
 mod device;
 mod mm;
 mod registry;
+mod snapshot;
+mod snapshot_file;
 mod stats;
 mod uapi;
 
@@ -51,6 +58,21 @@ module! {
     authors: ["The ckpt authors"],
     description: "Memory that remembers what changed",
     license: "GPL v2",
+    params: {
+        policy: u8 {
+            default: 0,
+            description: "How new arenas are tracked: 0 adaptive, 1 all pages armed, 2 all pages open. For measurements.",
+        },
+    },
+}
+
+/// How arenas that are made now are tracked.
+fn policy() -> Policy {
+    match module_parameters::policy.value() {
+        1 => Policy::Armed,
+        2 => Policy::Open,
+        _ => Policy::Adaptive,
+    }
 }
 
 #[pin_data]

@@ -18,6 +18,7 @@ use crate::arena::Name;
 use crate::arena::EPOCH_MAX;
 use crate::arena_file::ArenaFile;
 use crate::mm::file::NewFile;
+use crate::mm::mapping;
 use crate::registry;
 use crate::uapi;
 use crate::uapi::same_command;
@@ -62,6 +63,9 @@ fn version(cmd: u32, arg: usize) -> Result {
     let (passed, mut version) = Passed::read::<uapi::ckpt_version>(cmd, arg)?;
     version.abi_version = uapi::CKPT_ABI_VERSION;
     version.trackers = uapi::CKPT_TRACKER_ARMED;
+    if mapping::COSTS.opens {
+        version.trackers |= uapi::CKPT_TRACKER_ADAPTIVE;
+    }
     version.page_shift = PAGE_SHIFT as u32;
     version.arena_max_bytes = uapi::CKPT_ARENA_MAX_BYTES;
     version.release = [0; 32];

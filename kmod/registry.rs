@@ -77,6 +77,20 @@ impl Drop for Claim {
     }
 }
 
+impl Claim {
+    /// One more claim on the same arena.
+    pub(crate) fn again(&self) -> Claim {
+        let mut registry = REGISTRY.lock();
+        // Found, because of this claim.
+        if let Ok(at) = registry.find(self.arena.id) {
+            registry.arenas[at].descriptors += 1;
+        }
+        Claim {
+            arena: self.arena.clone(),
+        }
+    }
+}
+
 /// Makes an arena and the first claim on it.
 pub(crate) fn create(geometry: Geometry, mapping: Mapping) -> Result<Claim> {
     let id = {

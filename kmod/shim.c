@@ -7,12 +7,15 @@
 #include <linux/fs.h>
 #include <linux/gfp.h>
 #include <linux/mm.h>
+#include <linux/mm_inline.h>
+#include <linux/mmu_notifier.h>
 #include <linux/pagemap.h>
 #include <linux/pid.h>
 #include <linux/poll.h>
 #include <linux/rwsem.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/user.h>
+#include <linux/wait.h>
 
 /* Called from Rust alone, so nobody declares them. */
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
@@ -97,6 +100,111 @@ bool ckpt_file_writable(const struct file *file)
 void ckpt_rwsem_init(struct rw_semaphore *sem)
 {
 	init_rwsem(sem);
+}
+
+/* mm/direct.rs */
+
+struct mm_struct *ckpt_current_mm(void)
+{
+	return current->mm;
+}
+
+int ckpt_mmap_read_lock_killable(struct mm_struct *mm)
+{
+	return mmap_read_lock_killable(mm);
+}
+
+void ckpt_mmap_read_unlock(struct mm_struct *mm)
+{
+	mmap_read_unlock(mm);
+}
+
+bool ckpt_mm_has_notifiers(struct mm_struct *mm)
+{
+	return mm_has_notifiers(mm);
+}
+
+bool ckpt_mm_has_pinned(struct mm_struct *mm)
+{
+	return mm_flags_test(MMF_HAS_PINNED, mm);
+}
+
+void ckpt_tlb_flush_pending_inc(struct mm_struct *mm)
+{
+	inc_tlb_flush_pending(mm);
+}
+
+void ckpt_tlb_flush_pending_dec(struct mm_struct *mm)
+{
+	dec_tlb_flush_pending(mm);
+}
+
+#ifdef CONFIG_X86_64
+u64 ckpt_tlb_generation(struct mm_struct *mm)
+{
+	return atomic64_read(&mm->context.tlb_gen);
+}
+#endif
+
+/* mm/fault.rs */
+
+void ckpt_release_fault_lock(struct vm_fault *vmf)
+{
+	release_fault_lock(vmf);
+}
+
+struct file *ckpt_get_file(struct file *file)
+{
+	return get_file(file);
+}
+
+/* mm/copies.rs */
+
+struct folio *ckpt_folio_alloc_copy(void)
+{
+	return folio_alloc(GFP_HIGHUSER | __GFP_ACCOUNT | __GFP_NOWARN, 0);
+}
+
+void ckpt_folio_copy(struct folio *to, struct folio *from)
+{
+	copy_highpage(folio_page(to, 0), folio_page(from, 0));
+}
+
+unsigned long ckpt_folio_to_user(void __user *to, struct folio *from)
+{
+	return copy_to_user(to, folio_address(from), PAGE_SIZE);
+}
+
+void ckpt_folio_get(struct folio *folio)
+{
+	folio_get(folio);
+}
+
+/* mm/wait.rs */
+
+void ckpt_wait_queue_init(struct wait_queue_head *queue)
+{
+	init_waitqueue_head(queue);
+}
+
+int ckpt_wait_interruptible(struct wait_queue_head *queue, bool (*done)(void *), void *data)
+{
+	return wait_event_interruptible(*queue, done(data));
+}
+
+int ckpt_wait_killable(struct wait_queue_head *queue, bool (*done)(void *), void *data)
+{
+	return wait_event_killable(*queue, done(data));
+}
+
+void ckpt_wake_all(struct wait_queue_head *queue)
+{
+	wake_up_all(queue);
+}
+
+void *ckpt_current(void)
+{
+	return current;
 }
 
 /* mm/owner.rs */

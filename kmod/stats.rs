@@ -4,6 +4,8 @@
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering;
 
+use crate::tracking::index::Harvested;
+
 /// A number that only grows, told for people and never used to decide anything.
 #[derive(Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -32,6 +34,17 @@ pub(crate) struct Stats {
     pub(crate) rearmed_spans: Counter,
     pub(crate) rearmed_pages: Counter,
     pub(crate) deltas: Counter,
+    pub(crate) chunk_openings: Counter,
+    pub(crate) kept_pages: Counter,
+    pub(crate) closed_pages: Counter,
+    pub(crate) direct_harvests: Counter,
+    pub(crate) harvested_ptes: Counter,
+    pub(crate) flushes: Counter,
+    pub(crate) snapshots_made: Counter,
+    pub(crate) snapshots_closed: Counter,
+    pub(crate) frozen_pages: Counter,
+    pub(crate) copied_pages: Counter,
+    pub(crate) copy_waits: Counter,
     pub(crate) commit_ns: Counter,
     commit_ns_max: AtomicU64,
     commit_ns_last: AtomicU64,
@@ -39,12 +52,20 @@ pub(crate) struct Stats {
 
 impl Stats {
     /// Counts a commit that held writers up for `ns`.
-    pub(crate) fn commit(&self, pages: u64, ns: u64) {
+    pub(crate) fn commit(&self, harvested: &Harvested, ns: u64) {
         self.commits.add(1);
-        self.committed_pages.add(pages);
+        self.committed_pages.add(harvested.changed);
+        self.kept_pages.add(harvested.kept);
+        self.closed_pages.add(harvested.closed);
         self.commit_ns.add(ns);
         self.commit_ns_max.fetch_max(ns, Ordering::Relaxed);
         self.commit_ns_last.store(ns, Ordering::Relaxed);
+    }
+
+    /// Counts a snapshot of so many pages.
+    pub(crate) fn snapshot(&self, pages: u64) {
+        self.snapshots_made.add(1);
+        self.frozen_pages.add(pages);
     }
 
     /// Longest commit.

@@ -11,6 +11,8 @@ use kernel::transmute::FromBytes;
 use kernel::uaccess::UserPtr;
 use kernel::uaccess::UserSlice;
 
+use crate::tracking::ranges::Range;
+
 #[path = "abi.rs"]
 #[allow(unreachable_pub, reason = "the same file serves the library")]
 mod abi;
@@ -57,10 +59,20 @@ arguments! {
     ckpt_commit: 32,
     ckpt_delta: 64,
     ckpt_stats: 120,
+    ckpt_snapshot: 64,
+    ckpt_gather: 56,
+    ckpt_thaw: 24,
 }
 
 // SAFETY: Two integers without padding.
-unsafe impl AsBytes for ckpt_range {}
+unsafe impl AsBytes for Range {}
+
+// A run of pages is passed as it is.
+const _: () = assert!(size_of::<Range>() == size_of::<ckpt_range>());
+const _: () =
+    assert!(core::mem::offset_of!(Range, first) == core::mem::offset_of!(ckpt_range, pgoff));
+const _: () =
+    assert!(core::mem::offset_of!(Range, len) == core::mem::offset_of!(ckpt_range, pages));
 
 /// An argument in user space, and the size that the caller knows it by.
 pub(crate) struct Passed {
@@ -143,14 +155,6 @@ impl Entries {
         })
     }
 
-    /// An array of ranges, whose size never changes.
-    pub(crate) fn of_ranges(at: u64) -> Self {
-        Entries {
-            at: UserPtr::from_addr(at as usize),
-            entry_size: size_of::<ckpt_range>(),
-        }
-    }
-
     /// Writes entry `index`; what the caller knows and we do not is zeroed.
     pub(crate) fn write<T: AsBytes>(&self, index: u32, value: &T) -> Result {
         let offset = index as usize * self.entry_size;
@@ -163,6 +167,31 @@ impl Entries {
             writer.write_slice(&[0u8; 64][..len])?;
         }
         Ok(())
+    }
+}
+
+/// Where runs of pages go, one behind the other.
+pub(crate) struct Runs {
+    at: UserPtr,
+    written: usize,
+}
+
+impl Runs {
+    /// An array of `struct ckpt_range`, whose size never changes.
+    pub(crate) fn new(at: u64) -> Self {
+        Runs {
+            at: UserPtr::from_addr(at as usize),
+            written: 0,
+        }
+    }
+
+    /// Adds runs.
+    pub(crate) fn write(&mut self, runs: &[Range]) -> Result {
+        let at = self.at.wrapping_byte_add(self.written * size_of::<Range>());
+        self.written += runs.len();
+        UserSlice::new(at, size_of_val(runs))
+            .writer()
+            .write_slice(runs.as_bytes())
     }
 }
 

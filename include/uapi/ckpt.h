@@ -204,7 +204,10 @@ struct ckpt_list {
  * @len_bytes:      out: its size
  * @epoch:          out: the last commit, or what CREATE was given before any
  * @resident_pages: out: pages that have memory
- * @changed_pages:  out: pages noted as changed since the last commit
+ * @changed_pages:  out: pages noted as changed since the last commit. A page
+ *                  that the last commit left open is not among them before the
+ *                  next one finds it changed, so this can be less than that
+ *                  will tell
  * @created_ns:     out: CLOCK_BOOTTIME of creation
  * @committed_ns:   out: CLOCK_BOOTTIME of the last commit, 0 before any
  * @uid:            out: effective uid of the creator, as the caller's user
@@ -381,13 +384,15 @@ struct ckpt_delta {
  * @charged_pages:  pages charged to RLIMIT_MEMLOCK
  * @bytes_held:     memory held by the arena: pages and bookkeeping
  * @read_faults:    faults that gave a page for reading
- * @write_faults:   faults that noted a page and made it writable
+ * @write_faults:   faults that noted a page and made it writable; a page that
+ *                  was left open takes none
  * @late_notes:     pages noted without such a fault: by the kernel's own writes
  *                  and by unmapping
  * @commits:        commits made
  * @committed_pages: pages stamped, over all commits
- * @rearmed_spans:  write-protection passes, over all commits
- * @rearmed_pages:  pages that those passes went over
+ * @rearmed_spans:  passes over runs of page-table entries, over all commits,
+ *                  where page tables could not be read directly
+ * @rearmed_pages:  entries that those passes went over
  * @commit_ns:      time in commit, over all commits
  * @commit_ns_max:  the longest of them
  * @commit_ns_last: the last of them

@@ -7,7 +7,12 @@ use kernel::bindings;
 use kernel::mm::virt::VmaNew;
 use kernel::prelude::*;
 
+use super::areas::Areas;
 use super::folio::FolioRef;
+use super::shim;
+use super::table;
+use crate::tracking::bits::Bits;
+use crate::tracking::bits::CHUNK_PAGES;
 
 /// What a fault handler says to the kernel.
 #[derive(Clone, Copy)]
@@ -18,6 +23,10 @@ impl Outcome {
     pub(crate) const NO_MEMORY: Outcome = Outcome(bindings::vm_fault_reason_VM_FAULT_OOM);
     /// The access cannot be served: SIGBUS.
     pub(crate) const REFUSED: Outcome = Outcome(bindings::vm_fault_reason_VM_FAULT_SIGBUS);
+    /// Nothing is left to do: the access is tried again, and may fault again.
+    pub(crate) const AGAIN: Outcome = Outcome(bindings::vm_fault_reason_VM_FAULT_NOPAGE);
+    /// As above, and the lock that the fault came with is not held any more.
+    const UNLOCKED: Outcome = Outcome(bindings::vm_fault_reason_VM_FAULT_RETRY);
 }
 
 /// What serves the faults of a mapping.
@@ -27,6 +36,18 @@ pub(crate) trait Faults: Send + Sync {
 
     /// First write through a read-only entry.
     fn make_writable(&self, fault: &Fault<'_>) -> Outcome;
+
+    /// Where the areas are counted.
+    fn areas(&self) -> &Areas;
+}
+
+/// How a wait ends before what it waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// By any signal.
+    Interruptible,
+    /// By a fatal signal.
+    Killable,
 }
 
 /// A fault being handled. The mmap lock or the lock of the area is held.
@@ -61,6 +82,61 @@ impl Fault<'_> {
         Outcome(unsafe { bindings::vmf_insert_page_mkwrite(self.vmf, folio.page(), write) })
     }
 
+    /// Makes all entries writable that are there, of the pages of this fault's chunk but those
+    /// in `not`, in this fault's area. Returns those that are writable now, or were. None when
+    /// it could not be done.
+    pub(crate) fn open_chunk(&self, not: &Bits) -> Bits {
+        let first = self.pgoff() & !(CHUNK_PAGES as u64 - 1);
+        let mut open = Bits::default();
+        // SAFETY: `vmf` is valid and its area locked.
+        let visited = unsafe {
+            let vma = (*self.vmf).__bindgen_anon_1.vma;
+            table::visit(vma, first, &Bits::ALL.minus(not), |entries| {
+                open.union(&entries.open(&Bits::ALL.minus(not)));
+            })
+        };
+        // What was opened before the error is open.
+        let _ = visited;
+        open
+    }
+
+    /// Waits with `wait`, if possible without the lock that the fault came with, and has the
+    /// access tried again. Only in [`Faults::fault`]: the kernel hides from
+    /// [`Faults::make_writable`] which lock is held.
+    ///
+    /// When this returns, what serves the fault may be gone.
+    pub(crate) fn wait<F>(&self, wait: F) -> Outcome
+    where
+        F: FnOnce(Patience) -> Result,
+    {
+        // SAFETY: By the invariant `vmf` is valid.
+        let flags = unsafe { (*self.vmf).flags };
+        let has = |flag| flags & flag != 0;
+        if !has(bindings::fault_flag_FAULT_FLAG_ALLOW_RETRY) {
+            return match wait(Patience::Killable) {
+                Ok(()) => Outcome::AGAIN,
+                Err(_) => Outcome::REFUSED,
+            };
+        }
+        if has(bindings::fault_flag_FAULT_FLAG_RETRY_NOWAIT) {
+            return Outcome::UNLOCKED;
+        }
+        let patience = match has(bindings::fault_flag_FAULT_FLAG_INTERRUPTIBLE) {
+            true => Patience::Interruptible,
+            false => Patience::Killable,
+        };
+        // SAFETY: The area is valid until its lock is released, and an area of ours has a
+        // file. The file, and with it the arena, stays for the wait.
+        let file = unsafe { shim::ckpt_get_file((*(*self.vmf).__bindgen_anon_1.vma).vm_file) };
+        // SAFETY: The lock is held, and the outcome tells that it is not any more.
+        unsafe { shim::ckpt_release_fault_lock(self.vmf) };
+        // Whoever asked looks for signals by himself.
+        let _ = wait(patience);
+        // SAFETY: The reference is ours.
+        unsafe { bindings::fput(file) };
+        Outcome::UNLOCKED
+    }
+
     /// Makes the entry that this fault is about writable. Only in
     /// [`Faults::make_writable`].
     pub(crate) fn make_writable(&self) -> Outcome {
@@ -86,6 +162,7 @@ pub(super) unsafe fn serve<F: Faults>(vma: &VmaNew, faults: &F) {
     unsafe {
         (*raw).vm_private_data = core::ptr::from_ref(faults).cast_mut().cast();
         (*raw).vm_ops = &Callbacks::<F>::TABLE;
+        faults.areas().add(raw);
     }
 }
 
@@ -94,6 +171,8 @@ struct Callbacks<F>(PhantomData<F>);
 
 impl<F: Faults> Callbacks<F> {
     const TABLE: bindings::vm_operations_struct = bindings::vm_operations_struct {
+        open: Some(Self::open),
+        close: Some(Self::close),
         fault: Some(Self::fault),
         page_mkwrite: Some(Self::page_mkwrite),
         map_pages: Some(Self::map_pages),
@@ -104,15 +183,43 @@ impl<F: Faults> Callbacks<F> {
     ///
     /// `vmf` is a fault in an area set up by [`serve`] with an `F`.
     unsafe fn parts<'a>(vmf: *mut bindings::vm_fault) -> (&'a F, Fault<'a>) {
-        // SAFETY: By `serve` the private data is an `F` that is valid while the area's file
-        // is open, which is at least as long as the fault is handled.
-        let faults = unsafe { &*(*(*vmf).__bindgen_anon_1.vma).vm_private_data.cast::<F>() };
+        // SAFETY: As this function's contract; the file stays open while the fault is handled.
+        let faults = unsafe { Self::server((*vmf).__bindgen_anon_1.vma) };
         // INVARIANT: As this function's contract.
         let fault = Fault {
             vmf,
             _lifetime: PhantomData,
         };
         (faults, fault)
+    }
+
+    /// # Safety
+    ///
+    /// `vma` is an area set up by [`serve`] with an `F`.
+    unsafe fn server<'a>(vma: *mut bindings::vm_area_struct) -> &'a F {
+        // SAFETY: By `serve` the private data is an `F` that is valid while the area's file
+        // is open.
+        unsafe { &*(*vma).vm_private_data.cast::<F>() }
+    }
+
+    /// A copy of an area was made, by splitting or moving it.
+    ///
+    /// # Safety
+    ///
+    /// Called by the kernel with the copy of an area set up by [`serve`] with an `F`.
+    unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
+        // SAFETY: As this function's contract.
+        unsafe { Self::server(vma).areas().add(vma) };
+    }
+
+    /// An area goes. Its entries are gone.
+    ///
+    /// # Safety
+    ///
+    /// Called by the kernel with an area set up by [`serve`] with an `F`.
+    unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
+        // SAFETY: As this function's contract; it was counted when it came.
+        unsafe { Self::server(vma).areas().remove(vma) };
     }
 
     /// # Safety

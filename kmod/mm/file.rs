@@ -25,7 +25,7 @@ pub(crate) trait OpenFile: Send + Sync + Sized {
     type Faults: fault::Faults;
 
     /// Asked to be mapped. The mapping keeps the file, and so `self`, alive.
-    fn mmap(&self) -> &Self::Faults;
+    fn mmap(&self) -> Result<&Self::Faults>;
 
     /// A command. `writable` says whether the descriptor is.
     fn ioctl(&self, writable: bool, cmd: u32, arg: usize) -> Result<isize>;
@@ -60,7 +60,7 @@ impl<T: OpenFile> NewFile<T> {
         };
         // SAFETY: The name is a C string, the operations are static, and they can do with
         // private data that is null.
-        let file = kernel::error::from_err_ptr(unsafe {
+        let file = unsafe {
             shim::anon_inode_create_getfile(
                 name.as_char_ptr(),
                 &Callbacks::<T>::TABLE,
@@ -68,14 +68,33 @@ impl<T: OpenFile> NewFile<T> {
                 flags as c_int,
                 core::ptr::null(),
             )
-        })?;
+        };
+        let file = Self::of(file)?;
         // SAFETY: The file is ours alone.
-        unsafe { shim::ckpt_file_allow_positions(file) };
-        // SAFETY: Not null: it would have been an error.
-        let file = unsafe { NonNull::new_unchecked(file) };
-        // INVARIANT: As made above.
+        unsafe { shim::ckpt_file_allow_positions(file.file.as_ptr()) };
+        Ok(file)
+    }
+
+    /// A file that shares its inode with others, for what is neither mapped nor read.
+    pub(crate) fn plain(name: &CStr) -> Result<Self> {
+        // SAFETY: As in `new`.
+        let file = unsafe {
+            shim::anon_inode_getfile(
+                name.as_char_ptr(),
+                &Callbacks::<T>::TABLE,
+                core::ptr::null_mut(),
+                bindings::O_RDONLY as c_int,
+            )
+        };
+        Self::of(file)
+    }
+
+    fn of(file: *mut bindings::file) -> Result<Self> {
+        let file = kernel::error::from_err_ptr(file)?;
+        // INVARIANT: The callers made it with null for private data.
         Ok(NewFile {
-            file,
+            // SAFETY: Not null: it would have been an error.
+            file: unsafe { NonNull::new_unchecked(file) },
             _kind: PhantomData,
         })
     }
@@ -170,6 +189,10 @@ impl<T: OpenFile> Callbacks<T> {
     ) -> c_int {
         // SAFETY: As this function's contract.
         let (content, area) = unsafe { (Self::content(file), VmaNew::from_raw(vma)) };
+        let faults = match content.mmap() {
+            Ok(faults) => faults,
+            Err(error) => return error.to_errno(),
+        };
         // SAFETY: The area is being set up, so its fields do not change.
         let pgoff = (unsafe { (*vma).vm_pgoff }) as u64;
         // SAFETY: The file is valid, and so is its address space's inode.
@@ -193,7 +216,7 @@ impl<T: OpenFile> Callbacks<T> {
             return ENXIO.to_errno();
         }
         // SAFETY: The content lives until the file's release, and what it lends as long.
-        unsafe { fault::serve(area, content.mmap()) };
+        unsafe { fault::serve(area, faults) };
         0
     }
 

@@ -86,8 +86,18 @@ impl FolioRef<'_> {
         unsafe { shim::ckpt_folio_page(self.folio.as_ptr()) }
     }
 
+    /// The raw folio.
+    pub(super) fn as_ptr(&self) -> *mut bindings::folio {
+        self.folio.as_ptr()
+    }
+
+    /// Writes the page, as it is at this moment, to user space.
+    pub(crate) fn write_to(&self, to: *mut c_void) -> Result {
+        // SAFETY: The folio is owned by the table that `self` borrows from.
+        unsafe { super::copies::folio_to_user(self.folio, to) }
+    }
+
     /// Number of the page frame.
-    #[cfg(not(CONFIG_MAPPING_DIRTY_HELPERS))]
     pub(super) fn pfn(&self) -> c_ulong {
         // SAFETY: The folio is owned by the table that `self` borrows from.
         unsafe { shim::ckpt_folio_pfn(self.folio.as_ptr()) }

@@ -5,8 +5,11 @@
 //! address spaces, folios and fault handlers. These are the small ones that an arena
 //! needs; each says what it guarantees.
 
+pub(crate) mod areas;
 pub(crate) mod barrier;
 pub(crate) mod clock;
+pub(crate) mod copies;
+pub(crate) mod direct;
 pub(crate) mod fault;
 pub(crate) mod file;
 pub(crate) mod folio;
@@ -14,3 +17,5 @@ pub(crate) mod heap;
 pub(crate) mod mapping;
 pub(crate) mod owner;
 mod shim;
+mod table;
+pub(crate) mod wait;

@@ -105,7 +105,21 @@ impl Owner {
         }
     }
 
-    /// Gives back what [`Owner::charge`] took.
+    /// Charges as many of `pages` as the limit lets. Returns how many.
+    pub(crate) fn charge_up_to(&self, pages: u64) -> u64 {
+        let mut pages = pages;
+        while pages != 0 {
+            if self.charge(pages).is_ok() {
+                return pages;
+            }
+            // SAFETY: By the invariant the user is valid.
+            let locked = unsafe { shim::ckpt_locked_vm_read(self.user.as_ptr()) } as u64;
+            pages = (pages - 1).min(self.limit_pages.saturating_sub(locked));
+        }
+        0
+    }
+
+    /// Gives back what [`Owner::charge`] or [`Owner::charge_up_to`] took.
     pub(crate) fn uncharge(&self, pages: u64) {
         // SAFETY: By the invariant the user is valid.
         unsafe { shim::ckpt_locked_vm_sub(self.user.as_ptr(), pages as c_long) };

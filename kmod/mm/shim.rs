@@ -31,15 +31,78 @@ extern "C" {
     pub(super) fn ckpt_inode_set_size(inode: *mut bindings::inode, size: i64);
     pub(super) fn ckpt_inode_size(inode: *mut bindings::inode) -> i64;
 
-    #[cfg(not(CONFIG_MAPPING_DIRTY_HELPERS))]
     pub(super) fn ckpt_folio_pfn(folio: *mut bindings::folio) -> c_ulong;
-    #[cfg(not(CONFIG_MAPPING_DIRTY_HELPERS))]
     pub(super) fn mapping_wrprotect_range(
         mapping: *mut bindings::address_space,
         pgoff: c_ulong,
         pfn: c_ulong,
         pages: c_ulong,
     ) -> c_int;
+
+    // table.rs
+    pub(super) fn apply_to_page_range(
+        mm: *mut bindings::mm_struct,
+        addr: c_ulong,
+        size: c_ulong,
+        each: unsafe extern "C" fn(*mut bindings::pte_t, c_ulong, *mut c_void) -> c_int,
+        data: *mut c_void,
+    ) -> c_int;
+    pub(super) fn ckpt_ptes_dirty(pte: *mut bindings::pte_t, of: u64) -> u64;
+    pub(super) fn ckpt_ptes_clean(
+        vma: *mut bindings::vm_area_struct,
+        addr: c_ulong,
+        pte: *mut bindings::pte_t,
+        of: u64,
+    ) -> u64;
+    pub(super) fn ckpt_ptes_arm(
+        vma: *mut bindings::vm_area_struct,
+        addr: c_ulong,
+        pte: *mut bindings::pte_t,
+        of: u64,
+        changed: *mut bool,
+    ) -> u64;
+    pub(super) fn ckpt_ptes_open(
+        vma: *mut bindings::vm_area_struct,
+        addr: c_ulong,
+        pte: *mut bindings::pte_t,
+        of: u64,
+    ) -> u64;
+
+    // direct.rs
+    pub(super) fn ckpt_current_mm() -> *mut bindings::mm_struct;
+    pub(super) fn ckpt_mmap_read_lock_killable(mm: *mut bindings::mm_struct) -> c_int;
+    pub(super) fn ckpt_mmap_read_unlock(mm: *mut bindings::mm_struct);
+    pub(super) fn ckpt_mm_has_notifiers(mm: *mut bindings::mm_struct) -> bool;
+    pub(super) fn ckpt_mm_has_pinned(mm: *mut bindings::mm_struct) -> bool;
+    pub(super) fn ckpt_tlb_flush_pending_inc(mm: *mut bindings::mm_struct);
+    pub(super) fn ckpt_tlb_flush_pending_dec(mm: *mut bindings::mm_struct);
+    #[cfg(CONFIG_X86_64)]
+    pub(super) fn ckpt_tlb_generation(mm: *mut bindings::mm_struct) -> u64;
+
+    // fault.rs
+    pub(super) fn ckpt_release_fault_lock(vmf: *mut bindings::vm_fault);
+    pub(super) fn ckpt_get_file(file: *mut bindings::file) -> *mut bindings::file;
+
+    // copies.rs
+    pub(super) fn ckpt_folio_alloc_copy() -> *mut bindings::folio;
+    pub(super) fn ckpt_folio_copy(to: *mut bindings::folio, from: *mut bindings::folio);
+    pub(super) fn ckpt_folio_to_user(to: *mut c_void, from: *mut bindings::folio) -> c_ulong;
+    pub(super) fn ckpt_folio_get(folio: *mut bindings::folio);
+
+    // wait.rs
+    pub(super) fn ckpt_wait_queue_init(queue: *mut bindings::wait_queue_head);
+    pub(super) fn ckpt_wait_interruptible(
+        queue: *mut bindings::wait_queue_head,
+        done: unsafe extern "C" fn(*mut c_void) -> bool,
+        data: *mut c_void,
+    ) -> c_int;
+    pub(super) fn ckpt_wait_killable(
+        queue: *mut bindings::wait_queue_head,
+        done: unsafe extern "C" fn(*mut c_void) -> bool,
+        data: *mut c_void,
+    ) -> c_int;
+    pub(super) fn ckpt_wake_all(queue: *mut bindings::wait_queue_head);
+    pub(super) fn ckpt_current() -> *mut c_void;
 
     // owner.rs
     pub(super) fn ckpt_current_user_get() -> *mut bindings::user_struct;
@@ -63,6 +126,12 @@ extern "C" {
         private: *mut c_void,
         flags: c_int,
         context: *const bindings::inode,
+    ) -> *mut bindings::file;
+    pub(super) fn anon_inode_getfile(
+        name: *const c_char,
+        fops: *const bindings::file_operations,
+        private: *mut c_void,
+        flags: c_int,
     ) -> *mut bindings::file;
     pub(super) fn ckpt_file_allow_positions(file: *mut bindings::file);
     pub(super) fn ckpt_file_writable(file: *const bindings::file) -> bool;

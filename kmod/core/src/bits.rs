@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A set of the pages of one chunk.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::slot::Zeroed;
+
 /// log2 of the pages in a chunk.
 pub const CHUNK_SHIFT: u32 = 9;
 /// Pages in a chunk: 512, what one page-table page maps.
@@ -22,6 +26,26 @@ impl Bits {
         self.0[page / 64] |= 1 << (page % 64);
     }
 
+    /// All pages of a chunk.
+    pub const ALL: Bits = Bits([u64::MAX; WORDS]);
+
+    /// The pages `first .. end` of a chunk.
+    pub fn range(first: usize, end: usize) -> Bits {
+        if first == 0 && end == CHUNK_PAGES {
+            return Bits::ALL;
+        }
+        let mut bits = Bits::default();
+        for (index, word) in bits.0.iter_mut().enumerate() {
+            let base = index * 64;
+            let from = first.clamp(base, base + 64) - base;
+            let to = end.clamp(base, base + 64) - base;
+            if from < to {
+                *word = (u64::MAX >> (64 - (to - from))) << from;
+            }
+        }
+        bits
+    }
+
     /// Whether a page is in the set.
     #[cfg(test)]
     pub fn contains(&self, page: usize) -> bool {
@@ -35,7 +59,29 @@ impl Bits {
 
     /// Number of pages in the set.
     pub fn len(&self) -> usize {
-        self.0.iter().map(|word| word.count_ones() as usize).sum()
+        // Counting is slow where the processor's instruction for it may not be used, and most
+        // words are empty or full.
+        let count = |word: u64| match word {
+            0 => 0,
+            u64::MAX => 64,
+            word => word.count_ones() as usize,
+        };
+        self.0.iter().map(|&word| count(word)).sum()
+    }
+
+    /// The pages that are in this set or in another.
+    pub fn or(&self, other: &Bits) -> Bits {
+        Bits(core::array::from_fn(|n| self.0[n] | other.0[n]))
+    }
+
+    /// The pages that are in both sets.
+    pub fn and(&self, other: &Bits) -> Bits {
+        Bits(core::array::from_fn(|n| self.0[n] & other.0[n]))
+    }
+
+    /// The pages of this set that are not in another.
+    pub fn minus(&self, other: &Bits) -> Bits {
+        Bits(core::array::from_fn(|n| self.0[n] & !other.0[n]))
     }
 
     /// Adds all pages of another set.
@@ -79,6 +125,58 @@ impl Bits {
             index += 1;
         }
         None
+    }
+}
+
+/// A set of the pages of one chunk that several may change at the same time.
+///
+/// Each page's membership changes in one step; nothing is said about order, which is up
+/// to what protects the set.
+#[repr(transparent)]
+pub struct SharedBits(pub [AtomicU64; WORDS]);
+
+// SAFETY: An array of atomic integers has the representation of their integers.
+unsafe impl Zeroed for SharedBits {}
+
+impl SharedBits {
+    /// A set with these pages.
+    pub fn new(bits: &Bits) -> Self {
+        SharedBits(core::array::from_fn(|n| AtomicU64::new(bits.0[n])))
+    }
+
+    /// The pages now in the set.
+    pub fn load(&self) -> Bits {
+        Bits(core::array::from_fn(|n| self.0[n].load(Ordering::Relaxed)))
+    }
+
+    /// Makes these the pages of the set.
+    pub fn store(&self, bits: &Bits) {
+        for (word, &bits) in self.0.iter().zip(&bits.0) {
+            word.store(bits, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds pages.
+    pub fn insert(&self, bits: &Bits) {
+        for (word, &bits) in self.0.iter().zip(&bits.0) {
+            if bits != 0 {
+                word.fetch_or(bits, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Takes pages out.
+    pub fn remove(&self, bits: &Bits) {
+        for (word, &bits) in self.0.iter().zip(&bits.0) {
+            if bits != 0 {
+                word.fetch_and(!bits, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether a page is in the set.
+    pub fn contains(&self, page: usize) -> bool {
+        self.0[page / 64].load(Ordering::Relaxed) & (1 << (page % 64)) != 0
     }
 }
 
@@ -126,6 +224,30 @@ mod tests {
         let bits = Bits([u64::MAX; WORDS]);
         assert_eq!(bits.runs().collect::<Vec<_>>(), [(0, CHUNK_PAGES)]);
         assert_eq!(bits.len(), CHUNK_PAGES);
+    }
+
+    #[test]
+    fn a_range_is_the_pages_from_first_to_end() {
+        for (first, end) in [
+            (0, 0),
+            (0, 512),
+            (63, 65),
+            (64, 128),
+            (5, 6),
+            (500, 512),
+            (1, 511),
+        ] {
+            let pages: Vec<_> = (first..end).collect();
+            assert_eq!(Bits::range(first, end), set(&pages), "{first}..{end}");
+        }
+    }
+
+    #[test]
+    fn sets_join_meet_and_part() {
+        let (a, b) = (set(&[1, 70, 300]), set(&[70, 301]));
+        assert_eq!(a.or(&b), set(&[1, 70, 300, 301]));
+        assert_eq!(a.and(&b), set(&[70]));
+        assert_eq!(a.minus(&b), set(&[1, 300]));
     }
 
     #[test]

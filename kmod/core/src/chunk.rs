@@ -1,28 +1,48 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The record of one chunk: which of its pages changed, and when.
+//! The record of one chunk: which of its pages changed, when, and how they are tracked.
 
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::bits::{Bits, CHUNK_PAGES, CHUNK_SHIFT, WORDS};
-use super::index::{Harvested, Part, Walk};
+use super::bits::{Bits, SharedBits, CHUNK_PAGES, CHUNK_SHIFT};
+use super::index::{Commit, Harvested, Part, Totals, Walk};
 use super::slot::{Heap, NoMemory, Slot, Zeroed};
-use super::tracker::{Hardware, Tracker};
+use super::tracker::{Epoch, Hardware, History, Plan};
 
 /// The record of 512 pages, with a payload `P` that belongs to the caller.
 ///
-/// `noted` may be set at any time, from any context. Everything else is written
-/// by [`Part::harvest`] alone, which has the index to itself but for notes.
+/// `noted` may be set at any time, from any context; `faults` and `open` by whoever
+/// keeps commits away; `frozen` is the caller's, under a lock of its own, but only a
+/// commit adds to it. Everything else is written by [`Part::harvest`] alone, which has
+/// the index to itself but for notes.
 #[repr(C)]
 pub struct Chunk<P, H: Heap> {
     /// Pages noted as changed since the last commit.
-    noted: [AtomicU64; WORDS],
+    noted: SharedBits,
+    /// Pages that may be writable without having been noted.
+    open: SharedBits,
+    /// Pages that must not be written before they were copied aside.
+    frozen: SharedBits,
+    /// See [`History`].
+    seen: SharedBits,
     /// Pages stamped with `newest`.
-    last: [AtomicU64; WORDS],
+    last: SharedBits,
+    /// Pages that were ever stamped.
+    ever: SharedBits,
     /// Newest epoch that stamped a page here; zero for none.
     newest: AtomicU64,
     /// Newest stamp of a page that is not in `last`; zero for none.
     before: AtomicU64,
+    /// Write faults since the last commit.
+    faults: AtomicU64,
+    /// Not zero if the last commit here froze what changed, so nothing was left open.
+    froze: AtomicU64,
+    /// See [`History`].
+    watched: AtomicU64,
+    /// See [`History`].
+    window: AtomicU64,
+    /// See [`History`].
+    regret: AtomicU64,
     /// Epoch that last stamped each page. Filled with the first page.
     stamps: Slot<[AtomicU64; CHUNK_PAGES], H>,
     /// The caller's.
@@ -38,8 +58,40 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
         self.payload.get()
     }
 
-    fn load(words: &[AtomicU64; WORDS]) -> Bits {
-        Bits(core::array::from_fn(|n| words[n].load(Ordering::Relaxed)))
+    /// Counts a write fault on a page, after commit `epoch`. Returns how many there were since,
+    /// and the regret of those before. None when it does not count: the first write to a page
+    /// that no commit has seen says nothing about others, and a page that was written just
+    /// before is left open by the next commit anyway.
+    pub fn count_fault(&self, page: u64, epoch: u64) -> Option<(u32, u32)> {
+        let page = page as usize % CHUNK_PAGES;
+        let stamp = self.stamps.get()?[page].load(Ordering::Relaxed);
+        let counts = self.froze.load(Ordering::Relaxed) != 0 || stamp + 1 < epoch;
+        if stamp == 0 || !counts {
+            return None;
+        }
+        let faults = self.faults.fetch_add(1, Ordering::Relaxed) + 1;
+        Some((faults as u32, self.regret.load(Ordering::Relaxed) as u32))
+    }
+
+    /// Pages that were made writable, other than by a fault of their own. The caller
+    /// keeps commits away, and notes a page of the chunk before it lets them come.
+    pub fn opened(&self, pages: &Bits) {
+        self.open.insert(pages);
+    }
+
+    /// Whether a page is frozen. The caller keeps commits away if it relies on a no.
+    pub fn is_frozen(&self, page: u64) -> bool {
+        self.frozen.contains(page as usize % CHUNK_PAGES)
+    }
+
+    /// The frozen pages.
+    pub fn frozen(&self) -> Bits {
+        self.frozen.load()
+    }
+
+    /// Thaws pages.
+    pub fn thaw(&self, pages: &Bits) {
+        self.frozen.remove(pages);
     }
 
     /// Stamps pages with an epoch.
@@ -48,39 +100,96 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
             return;
         };
         let newest = self.newest.load(Ordering::Relaxed);
-        let older = Self::load(&self.last);
+        let older = self.last.load();
         // Pages of the previous stamping that are not stamped again now keep
         // `newest`, which is at or above what `before` says of the rest.
-        let left_behind = (0..WORDS).any(|n| older.0[n] & !pages.0[n] != 0);
-        if left_behind {
+        if !older.minus(pages).is_empty() {
             self.before.store(newest, Ordering::Relaxed);
         }
         for page in pages.iter() {
             stamps[page].store(epoch, Ordering::Relaxed);
         }
-        for (word, &bits) in self.last.iter().zip(&pages.0) {
-            word.store(bits, Ordering::Relaxed);
-        }
+        self.last.store(pages);
+        self.ever.store(&self.ever.load().or(pages));
         self.newest.store(epoch, Ordering::Relaxed);
     }
 
     /// Pages stamped after `since`.
-    fn changed_since(&self, since: u64) -> Bits {
+    pub fn stamped_after(&self, since: u64) -> Bits {
         let mut bits = Bits::default();
         if since >= self.newest.load(Ordering::Relaxed) {
             return bits;
         }
         if since >= self.before.load(Ordering::Relaxed) {
-            return Self::load(&self.last);
+            return self.last.load();
         }
         if let Some(stamps) = self.stamps.get() {
-            for (page, stamp) in stamps.iter().enumerate() {
-                if stamp.load(Ordering::Relaxed) > since {
+            for page in self.ever.load().iter() {
+                if stamps[page].load(Ordering::Relaxed) > since {
                     bits.insert(page);
                 }
             }
         }
         bits
+    }
+
+    /// Those of `pages` that were stamped in one of the two epochs before `epoch`.
+    fn stamped_lately(&self, pages: &Bits, epoch: u64) -> Bits {
+        // A stamp of zero is none.
+        let oldest = epoch.saturating_sub(2).max(1);
+        let newest = self.newest.load(Ordering::Relaxed);
+        if newest < oldest {
+            return Bits::default();
+        }
+        let mut lately = self.last.load().and(pages);
+        if self.before.load(Ordering::Relaxed) >= oldest {
+            if let Some(stamps) = self.stamps.get() {
+                for page in pages.minus(&lately).iter() {
+                    if stamps[page].load(Ordering::Relaxed) >= oldest {
+                        lately.insert(page);
+                    }
+                }
+            }
+        }
+        lately
+    }
+
+    fn history(&self) -> History {
+        History {
+            open: self.open.load(),
+            seen: self.seen.load(),
+            watched: self.watched.load(Ordering::Relaxed) as u32,
+            window: self.window.load(Ordering::Relaxed) as u32,
+            regret: self.regret.load(Ordering::Relaxed) as u32,
+        }
+    }
+
+    fn remember(&self, history: &History) {
+        self.open.store(&history.open);
+        self.seen.store(&history.seen);
+        self.watched
+            .store(history.watched.into(), Ordering::Relaxed);
+        self.window.store(history.window.into(), Ordering::Relaxed);
+        self.regret.store(history.regret.into(), Ordering::Relaxed);
+    }
+
+    /// Arms and freezes pages. Only within a commit. Returns pages that turned out to
+    /// have been written since they were harvested: they are for the next commit; and how
+    /// many pages are not open any more.
+    pub fn freeze<W: Hardware>(&self, first: u64, pages: &Bits, hardware: &mut W) -> (Bits, u64) {
+        let mut late = Bits::default();
+        let open = self.open.load();
+        let arm = open.and(pages);
+        if !arm.is_empty() {
+            let plan = Plan {
+                arm,
+                ..Plan::default()
+            };
+            late = hardware.harvest(first, &plan);
+            self.open.store(&open.minus(&arm));
+        }
+        self.frozen.insert(pages);
+        (late, arm.len() as u64)
     }
 }
 
@@ -93,13 +202,15 @@ impl<P: Zeroed, H: Heap> Part for Chunk<P, H> {
         Some(self)
     }
 
-    fn find_or_make(&self, _page: u64, held: &AtomicU64) -> Result<&Chunk<P, H>, NoMemory> {
+    fn find_or_make(&self, _page: u64, totals: &Totals) -> Result<&Chunk<P, H>, NoMemory> {
         let (_, made_stamps) = self.stamps.get_or_fill()?;
         let (_, made_payload) = self.payload.get_or_fill()?;
-        let bytes = usize::from(made_stamps) * size_of::<[AtomicU64; CHUNK_PAGES]>()
-            + usize::from(made_payload) * size_of::<P>();
-        if bytes != 0 {
-            held.fetch_add(bytes as u64, Ordering::Relaxed);
+        if made_stamps {
+            totals.hold(size_of::<[AtomicU64; CHUNK_PAGES]>());
+        }
+        if made_payload {
+            totals.chunk();
+            totals.hold(size_of::<P>());
         }
         Ok(self)
     }
@@ -109,31 +220,48 @@ impl<P: Zeroed, H: Heap> Part for Chunk<P, H> {
         let bit = 1u64 << (page % 64);
         // Always a read-modify-write, even when the bit is set already: the
         // caller's loads of the marks above must come after it. See `index`.
-        self.noted[page / 64].fetch_or(bit, Ordering::SeqCst) & bit == 0
+        self.noted.0[page / 64].fetch_or(bit, Ordering::SeqCst) & bit == 0
     }
 
-    fn harvest<W: Hardware>(
-        &self,
-        first: u64,
-        epoch: u64,
-        tracker: &Tracker,
-        hardware: &mut W,
-    ) -> Harvested {
+    fn harvest<W: Hardware>(&self, first: u64, commit: &mut Commit<'_, W>) -> Harvested {
         let noted = Bits(core::array::from_fn(|n| {
-            self.noted[n].swap(0, Ordering::SeqCst)
+            // A word without notes needs no swap: a note that comes now finds the
+            // marks above taken, sets them again, and is for the next commit.
+            match self.noted.0[n].load(Ordering::SeqCst) {
+                0 => 0,
+                _ => self.noted.0[n].swap(0, Ordering::SeqCst),
+            }
         }));
-        let outcome = tracker.harvest(first, &noted, hardware);
+        let mut history = self.history();
+        let epoch = Epoch {
+            noted,
+            again: self.stamped_lately(&noted, commit.epoch),
+            ever: self.ever.load(),
+            faults: self.faults.load(Ordering::Relaxed) as u32,
+            freeze: commit.freeze,
+        };
+        let outcome = commit
+            .tracker
+            .harvest(first, &epoch, &mut history, commit.hardware);
+        self.faults.store(0, Ordering::Relaxed);
+        self.froze.store(commit.freeze.into(), Ordering::Relaxed);
+        self.remember(&history);
         if !outcome.changed.is_empty() {
-            self.stamp(&outcome.changed, epoch);
+            self.stamp(&outcome.changed, commit.epoch);
         }
         let mut again = 0;
         for page in outcome.again.iter() {
             again += u64::from(self.note(page as u64));
         }
+        let open = history.open.len() as u64;
         Harvested {
             taken: noted.len() as u64,
             changed: outcome.changed.len() as u64,
             again,
+            open,
+            kept: outcome.kept.into(),
+            closed: outcome.closed.into(),
+            open_chunks: u64::from(open != 0),
         }
     }
 
@@ -145,7 +273,7 @@ impl<P: Zeroed, H: Heap> Part for Chunk<P, H> {
             return ControlFlow::Break(first.max(from));
         }
         walk.budget -= 1;
-        for (start, len) in self.changed_since(walk.since).runs() {
+        for (start, len) in self.stamped_after(walk.since).runs() {
             let start = first + start as u64;
             let end = start + len as u64;
             if end <= from {
@@ -155,6 +283,13 @@ impl<P: Zeroed, H: Heap> Part for Chunk<P, H> {
             (walk.found)(start, end - start)?;
         }
         ControlFlow::Continue(())
+    }
+
+    fn each_changed<E, F>(&self, first: u64, since: u64, visit: &mut F) -> Result<(), E>
+    where
+        F: FnMut(u64, &Chunk<P, H>, Bits) -> Result<(), E>,
+    {
+        visit(first, self, self.stamped_after(since))
     }
 
     fn each_payload<F: FnMut(&P)>(&self, visit: &mut F) {

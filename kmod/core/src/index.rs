@@ -25,6 +25,7 @@
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::bits::Bits;
 use super::chunk::Chunk;
 use super::slot::{Heap, NoMemory, Slot, Zeroed};
 use super::tracker::{Hardware, Tracker};
@@ -43,6 +44,14 @@ pub struct Harvested {
     pub changed: u64,
     /// Pages noted again at once for the next commit.
     pub again: u64,
+    /// Pages left open.
+    pub open: u64,
+    /// Those of them that were not open before.
+    pub kept: u64,
+    /// Pages armed because they had stayed clean.
+    pub closed: u64,
+    /// Chunks with open pages.
+    pub open_chunks: u64,
 }
 
 impl Harvested {
@@ -50,6 +59,41 @@ impl Harvested {
         self.taken += other.taken;
         self.changed += other.changed;
         self.again += other.again;
+        self.open += other.open;
+        self.kept += other.kept;
+        self.closed += other.closed;
+        self.open_chunks += other.open_chunks;
+    }
+}
+
+/// A commit under way.
+pub struct Commit<'a, W> {
+    /// Its epoch, above every epoch before.
+    pub epoch: u64,
+    /// Whether pages that changed are to be left read-only, for a snapshot.
+    pub freeze: bool,
+    /// The policy.
+    pub tracker: &'a Tracker,
+    /// The machine.
+    pub hardware: &'a mut W,
+}
+
+/// What an index counts as it grows.
+#[derive(Default)]
+pub struct Totals {
+    held: AtomicU64,
+    chunks: AtomicU64,
+}
+
+impl Totals {
+    /// Adds bytes of memory held.
+    pub fn hold(&self, bytes: usize) {
+        self.held.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Adds a chunk.
+    pub fn chunk(&self) {
+        self.chunks.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -75,29 +119,29 @@ pub trait Part: Zeroed {
     /// The chunk of a page, if it was made.
     fn find(&self, page: u64) -> Option<&Chunk<Self::Payload, Self::Heap>>;
 
-    /// The chunk of a page, made now if need be; adds the bytes taken to `held`.
+    /// The chunk of a page, made now if need be.
     fn find_or_make(
         &self,
         page: u64,
-        held: &AtomicU64,
+        totals: &Totals,
     ) -> Result<&Chunk<Self::Payload, Self::Heap>, NoMemory>;
 
     /// Notes a page whose chunk exists. True when it was not noted yet.
     fn note(&self, page: u64) -> bool;
 
     /// Takes the notes below and stamps the pages. `first` is the first page below.
-    fn harvest<W: Hardware>(
-        &self,
-        first: u64,
-        epoch: u64,
-        tracker: &Tracker,
-        hardware: &mut W,
-    ) -> Harvested;
+    fn harvest<W: Hardware>(&self, first: u64, commit: &mut Commit<'_, W>) -> Harvested;
 
     /// Walks the pages at or after `from` that changed. `first` is the first below.
     fn changed_since<F>(&self, first: u64, from: u64, walk: &mut Walk<F>) -> ControlFlow<u64>
     where
         F: FnMut(u64, u64) -> ControlFlow<u64>;
+
+    /// Calls `visit` with every chunk that has pages stamped after `since`: its first page,
+    /// the chunk, those pages. `first` is the first page below.
+    fn each_changed<E, F>(&self, first: u64, since: u64, visit: &mut F) -> Result<(), E>
+    where
+        F: FnMut(u64, &Chunk<Self::Payload, Self::Heap>, Bits) -> Result<(), E>;
 
     /// Calls `visit` with every payload below.
     fn each_payload<F: FnMut(&Self::Payload)>(&self, visit: &mut F);
@@ -135,13 +179,13 @@ impl<C: Part> Part for Node<C> {
     fn find_or_make(
         &self,
         page: u64,
-        held: &AtomicU64,
+        totals: &Totals,
     ) -> Result<&Chunk<C::Payload, C::Heap>, NoMemory> {
         let (child, made) = self.children[Self::child_of(page)].get_or_fill()?;
         if made {
-            held.fetch_add(size_of::<C>() as u64, Ordering::Relaxed);
+            totals.hold(size_of::<C>());
         }
-        child.find_or_make(page, held)
+        child.find_or_make(page, totals)
     }
 
     fn note(&self, page: u64) -> bool {
@@ -157,13 +201,7 @@ impl<C: Part> Part for Node<C> {
         new
     }
 
-    fn harvest<W: Hardware>(
-        &self,
-        first: u64,
-        epoch: u64,
-        tracker: &Tracker,
-        hardware: &mut W,
-    ) -> Harvested {
+    fn harvest<W: Hardware>(&self, first: u64, commit: &mut Commit<'_, W>) -> Harvested {
         let mut all = Harvested::default();
         // A mark without a note below is harmless, so one load can spare the swap.
         if self.marks.load(Ordering::SeqCst) == 0 {
@@ -176,16 +214,12 @@ impl<C: Part> Part for Node<C> {
             let Some(child) = self.children[index].get() else {
                 continue;
             };
-            let below = child.harvest(
-                first + ((index as u64) << C::SHIFT),
-                epoch,
-                tracker,
-                hardware,
-            );
+            let below = child.harvest(first + ((index as u64) << C::SHIFT), commit);
             if below.changed != 0 {
-                self.newest[index].store(epoch, Ordering::Relaxed);
+                self.newest[index].store(commit.epoch, Ordering::Relaxed);
             }
-            if below.again != 0 {
+            // Open pages have to be looked at by every commit.
+            if below.again != 0 || below.open != 0 {
                 self.marks.fetch_or(1 << index, Ordering::SeqCst);
             }
             all.add(below);
@@ -213,6 +247,20 @@ impl<C: Part> Part for Node<C> {
         ControlFlow::Continue(())
     }
 
+    fn each_changed<E, F>(&self, first: u64, since: u64, visit: &mut F) -> Result<(), E>
+    where
+        F: FnMut(u64, &Chunk<C::Payload, C::Heap>, Bits) -> Result<(), E>,
+    {
+        for (index, child) in self.children.iter().enumerate() {
+            if self.newest[index].load(Ordering::Relaxed) > since {
+                if let Some(child) = child.get() {
+                    child.each_changed(first + ((index as u64) << C::SHIFT), since, visit)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn each_payload<F: FnMut(&Self::Payload)>(&self, visit: &mut F) {
         for child in self.children.iter().filter_map(Slot::get) {
             child.each_payload(visit);
@@ -229,8 +277,10 @@ pub struct Index<P: Zeroed, H: Heap> {
     newest: AtomicU64,
     /// Pages noted now.
     noted: AtomicU64,
-    /// Bytes of memory held.
-    held: AtomicU64,
+    /// Pages open, and chunks that have such, at the last commit.
+    open: AtomicU64,
+    open_chunks: AtomicU64,
+    totals: Totals,
     tracker: Tracker,
 }
 
@@ -255,7 +305,12 @@ impl<P: Zeroed, H: Heap> Index<P, H> {
             root: Slot::new(),
             newest: AtomicU64::new(0),
             noted: AtomicU64::new(0),
-            held: AtomicU64::new(0),
+            open: AtomicU64::new(0),
+            open_chunks: AtomicU64::new(0),
+            totals: Totals {
+                held: AtomicU64::new(0),
+                chunks: AtomicU64::new(0),
+            },
             tracker,
         }
     }
@@ -271,10 +326,9 @@ impl<P: Zeroed, H: Heap> Index<P, H> {
     pub fn chunk(&self, page: u64) -> Result<&Chunk<P, H>, NoMemory> {
         let (root, made) = self.root.get_or_fill()?;
         if made {
-            let bytes = size_of::<Root<P, H>>() as u64;
-            self.held.fetch_add(bytes, Ordering::Relaxed);
+            self.totals.hold(size_of::<Root<P, H>>());
         }
-        root.find_or_make(page, &self.held)
+        root.find_or_make(page, &self.totals)
     }
 
     /// Notes that a page changed, or is about to. True when it was not noted yet.
@@ -288,19 +342,64 @@ impl<P: Zeroed, H: Heap> Index<P, H> {
         new
     }
 
-    /// Takes all notes, arms the pages again and stamps them with `epoch`, which is
-    /// above every epoch before.
-    pub fn harvest<W: Hardware>(&self, epoch: u64, hardware: &mut W) -> Harvested {
+    /// The policy.
+    pub fn tracker(&self) -> &Tracker {
+        &self.tracker
+    }
+
+    /// Takes all notes, harvests the open pages and stamps what changed with `epoch`, which
+    /// is above every epoch before. With `freeze`, what changed is read-only afterwards.
+    pub fn harvest<W: Hardware>(&self, epoch: u64, freeze: bool, hardware: &mut W) -> Harvested {
         let Some(root) = self.root.get() else {
             return Harvested::default();
         };
-        let all = root.harvest(0, epoch, &self.tracker, hardware);
+        self.tracker.uses(hardware.costs());
+        let mut commit = Commit {
+            epoch,
+            freeze,
+            tracker: &self.tracker,
+            hardware,
+        };
+        let all = root.harvest(0, &mut commit);
         if all.changed != 0 {
             self.newest.store(epoch, Ordering::Relaxed);
         }
-        self.noted.fetch_add(all.again, Ordering::Relaxed);
-        self.noted.fetch_sub(all.taken, Ordering::Relaxed);
+        self.open.store(all.open, Ordering::Relaxed);
+        self.open_chunks.store(all.open_chunks, Ordering::Relaxed);
+        if all.again != all.taken {
+            self.noted.fetch_add(all.again, Ordering::Relaxed);
+            self.noted.fetch_sub(all.taken, Ordering::Relaxed);
+        }
         all
+    }
+
+    /// Freezes all pages stamped after `since`, and tells `held` of each chunk that has
+    /// such: its first page, and the pages. Only within a commit, after its harvest.
+    ///
+    /// When `held` fails, what was frozen before stays frozen.
+    pub fn freeze<W, E, F>(&self, since: u64, hardware: &mut W, mut held: F) -> Result<(), E>
+    where
+        W: Hardware,
+        F: FnMut(u64, &Bits) -> Result<(), E>,
+    {
+        let Some(root) = self.root.get() else {
+            return Ok(());
+        };
+        if self.newest.load(Ordering::Relaxed) <= since {
+            return Ok(());
+        }
+        root.each_changed(0, since, &mut |first, chunk, pages| {
+            if pages.is_empty() {
+                return Ok(());
+            }
+            held(first, &pages)?;
+            let (late, armed) = chunk.freeze(first, &pages, hardware);
+            self.open.fetch_sub(armed, Ordering::Relaxed);
+            for page in late.iter() {
+                self.note(first + page as u64);
+            }
+            Ok(())
+        })
     }
 
     /// Walks the pages at or after `from` stamped after `walk.since`.
@@ -327,6 +426,11 @@ impl<P: Zeroed, H: Heap> Index<P, H> {
         }
     }
 
+    /// Newest stamp; zero for none.
+    pub fn newest(&self) -> u64 {
+        self.newest.load(Ordering::Relaxed)
+    }
+
     /// Pages noted and not yet harvested.
     pub fn noted(&self) -> u64 {
         // A note is counted just after it is made, and a commit may take it in
@@ -334,8 +438,21 @@ impl<P: Zeroed, H: Heap> Index<P, H> {
         (self.noted.load(Ordering::Relaxed) as i64).max(0) as u64
     }
 
+    /// Pages that the last commit left open, and chunks that have such.
+    pub fn open(&self) -> (u64, u64) {
+        (
+            self.open.load(Ordering::Relaxed),
+            self.open_chunks.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Chunks that have memory.
+    pub fn chunks(&self) -> u64 {
+        self.totals.chunks.load(Ordering::Relaxed)
+    }
+
     /// Bytes of memory that the index holds, payloads included.
     pub fn bytes_held(&self) -> u64 {
-        self.held.load(Ordering::Relaxed)
+        self.totals.held.load(Ordering::Relaxed)
     }
 }

@@ -5,6 +5,7 @@ use core::ops::ControlFlow;
 
 /// A run of pages: first page and number of pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Range {
     /// First page.
     pub first: u64,

@@ -1,76 +1,374 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What to do with a chunk at commit.
+//! What to do with a chunk: which pages to arm, which to leave open.
 //!
-//! The tracker decides; [`Hardware`] carries out. Here every page is *armed*: its
-//! page-table entries are read-only, the first write of an epoch faults and notes
-//! the page, and a commit arms the noted pages again.
+//! A page that was written is told in one of two ways. It can be *armed*: its
+//! page-table entries are read-only, the first write of an epoch faults and notes it.
+//! Or it can be *open*: it stays writable from commit to commit, and the processor's
+//! dirty bits are harvested. A fault is dear; looking at an entry is cheap, but an open
+//! page is looked at in every commit, written or not. So pages that are written again
+//! and again are kept open, chunks with many faults are opened as a whole, and open
+//! pages that stay clean are armed again.
+//!
+//! Here is only the decision, by a model of what things cost; [`Hardware`] carries out.
+//! All sums are in instructions, measured on the pinned kernel (see docs/performance.md);
+//! nothing depends on them but speed.
 
-use super::bits::Bits;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use super::bits::{Bits, CHUNK_PAGES};
 
 /// What a tracker can ask of the machine.
 ///
 /// Implemented by the module over the arena's mappings, and by models in tests.
 pub trait Hardware {
-    /// Write-protects pages `first .. first + len` in every mapping, *then* cleans
-    /// their page-table entries, so that a write after the call faults and a write
-    /// before it is known. The pages lie in one chunk.
-    ///
-    /// Returns the pages, counted from `first`'s chunk, whose entries were dirty;
-    /// empty where the machine cannot tell.
-    fn rearm(&mut self, first: u64, len: u64) -> Bits;
+    /// What things cost with this hardware.
+    fn costs(&self) -> &'static Costs;
 
-    /// Whether a device or the kernel may be writing the page right now, without
-    /// going through a page-table entry. Asked after the page was armed.
-    fn pinned(&mut self, page: u64) -> bool;
+    /// Harvests the pages of the chunk that begins at page `first`, as `plan` says, and
+    /// returns pages whose entries were dirty. Pages outside the plan may be among them;
+    /// pages in `plan.known` may be missing.
+    ///
+    /// Afterwards, a write to an armed page faults, and a write to a kept page makes its
+    /// entry dirty; a write before is told in the answer. Both may be put off until the
+    /// commit ends, as nobody can know of the commit before.
+    fn harvest(&mut self, first: u64, plan: &Plan) -> Bits;
+
+    /// Those of `pages` that a device or the kernel may be writing right now without
+    /// going through a page-table entry. Asked after the harvest.
+    fn pinned(&mut self, first: u64, pages: &Bits) -> Bits;
+}
+
+/// What is to be done to the pages of a chunk at commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// To be made read-only and clean.
+    pub arm: Bits,
+    /// To be made clean. None where the hardware cannot tell which entries are dirty.
+    pub keep: Bits,
+    /// Pages that are known to have changed, so it need not be found out.
+    pub known: Bits,
+    /// Kept pages that are dirty are to be armed instead: a snapshot will hold them.
+    pub freeze: bool,
+}
+
+/// What things cost, in instructions.
+#[derive(Debug)]
+pub struct Costs {
+    /// A write fault, until the program goes on.
+    pub fault: u32,
+    /// To look into a chunk at commit.
+    pub visit: u32,
+    /// A pass over a run of entries, beside what the entries cost.
+    pub pass: u32,
+    /// An entry of a pass.
+    pub entry: u32,
+    /// To arm a page, beside looking at it.
+    pub arm: u32,
+    /// To open a page when its whole chunk is opened.
+    pub open: u32,
+    /// Two runs with at most this many pages between them share a pass.
+    pub gap: usize,
+    /// Whether open pages can be harvested at all.
+    pub opens: bool,
+}
+
+impl Costs {
+    /// Entries are read straight from the page table; one flush for the whole commit.
+    pub const DIRECT: Costs = Costs {
+        fault: 2_000,
+        visit: 1_500,
+        pass: 0,
+        entry: 8,
+        arm: 70,
+        open: 20,
+        gap: 0,
+        opens: true,
+    };
+
+    /// The kernel walks runs of entries: a lock, a walk from the top and a flush for each.
+    pub const RANGES: Costs = Costs {
+        fault: 2_000,
+        visit: 300,
+        pass: 1_300,
+        entry: 33,
+        arm: 120,
+        open: 45,
+        gap: 32,
+        opens: true,
+    };
+
+    /// The kernel can only arm page by page.
+    pub const PAGES: Costs = Costs {
+        fault: 2_000,
+        visit: 300,
+        pass: 1_050,
+        entry: 0,
+        arm: 0,
+        open: 0,
+        gap: 0,
+        opens: false,
+    };
+
+    /// What harvesting these open pages costs in every commit.
+    fn harvest(&self, open: &Bits) -> u32 {
+        if open.is_empty() {
+            return 0;
+        }
+        if self.pass == 0 {
+            return self.visit + self.entry * open.len() as u32;
+        }
+        spans(open, self.gap).fold(self.visit, |sum, (_, len)| {
+            sum + self.pass + self.entry * len as u32
+        })
+    }
+
+    /// What opening a whole chunk and harvesting it once costs: the price of trying.
+    fn opening(&self) -> u32 {
+        let pages = CHUNK_PAGES as u32;
+        self.visit + self.open * pages + self.visit + self.pass + self.entry * pages
+    }
+}
+
+/// How pages are tracked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// By what it costs.
+    Adaptive,
+    /// Every page armed by every commit. To compare with.
+    Armed,
+    /// Every page that was ever written stays open. To compare with.
+    Open,
+}
+
+/// What a tracker remembers of a chunk between commits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// Open pages.
+    pub open: Bits,
+    /// Pages that changed since the time of watching began.
+    pub seen: Bits,
+    /// Commits since then.
+    pub watched: u32,
+    /// After how many watching begins anew.
+    pub window: u32,
+    /// What faults cost more, so far, than having had the chunk open would have.
+    pub regret: u32,
+}
+
+impl History {
+    /// Begins to watch anew.
+    fn watch(&mut self, window: u32) {
+        self.seen = Bits::default();
+        self.watched = 0;
+        self.window = window;
+    }
+}
+
+/// The chunk at a commit.
+pub struct Epoch {
+    /// Pages noted since the commit before.
+    pub noted: Bits,
+    /// Those of them that changed in one of the two epochs before as well.
+    pub again: Bits,
+    /// Pages that were ever written.
+    pub ever: Bits,
+    /// Write faults since the commit before.
+    pub faults: u32,
+    /// A snapshot will hold what changed.
+    pub freeze: bool,
 }
 
 /// What came of one chunk at commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Pages that may have changed.
     pub changed: Bits,
     /// Those of them that may still be changing: noted for the next commit, too.
     pub again: Bits,
+    /// Pages left open that were not before.
+    pub kept: u32,
+    /// Pages armed because they had stayed clean.
+    pub closed: u32,
 }
+
+/// For so many commits open pages are watched at first, before it begins anew: else a page
+/// that was written once would count as seen for ever.
+const WINDOW_MIN: u32 = 8;
+
+/// Each time that nothing was worth closing it takes twice as long, up to this.
+const WINDOW_MAX: u32 = 64;
 
 /// The tracking policy of an arena.
 pub struct Tracker {
-    /// Two runs with at most this many pages between them are armed in one pass.
-    merge_gap: usize,
+    policy: Policy,
+    /// Whether the last commit could read page tables directly.
+    direct: AtomicBool,
 }
 
-/// A pass costs a lock, a walk from the top of the page tables and a TLB flush, as
-/// much as going over some dozens of entries that need nothing.
-const MERGE_GAP: usize = 32;
-
 impl Tracker {
-    /// The armed path for every page.
-    pub const fn armed() -> Self {
+    /// A tracker with a policy.
+    pub const fn new(policy: Policy) -> Self {
         Tracker {
-            merge_gap: MERGE_GAP,
+            policy,
+            direct: AtomicBool::new(true),
         }
     }
 
-    /// Harvests the noted pages of the chunk that begins at page `first`.
+    /// Whether the policy ever leaves a page open.
+    pub fn adapts(&self) -> bool {
+        self.policy != Policy::Armed
+    }
+
+    /// Told by a commit which hardware it has.
+    pub fn uses(&self, costs: &'static Costs) {
+        self.direct.store(costs.pass == 0, Ordering::Relaxed);
+    }
+
+    /// Whether the chunk of a page that takes its `faults`-th write fault of this epoch
+    /// should be opened as a whole now.
+    pub fn opens(&self, faults: u32, regret: u32) -> bool {
+        let costs = match self.direct.load(Ordering::Relaxed) {
+            true => &Costs::DIRECT,
+            false => &Costs::RANGES,
+        };
+        match self.policy {
+            Policy::Armed => false,
+            Policy::Open => true,
+            // Each time when as much was spent on faults as opening would have cost: once
+            // is enough for one mapping; others of the arena have entries of their own.
+            Policy::Adaptive => {
+                let price = costs.opening();
+                let spent = regret.saturating_add(faults.saturating_mul(costs.fault));
+                let times = |spent: u32| spent.checked_div(price);
+                times(spent) > times(spent.saturating_sub(costs.fault))
+            }
+        }
+    }
+
+    /// Harvests the chunk that begins at page `first`.
     ///
     /// An entry that turns out dirty without its page having been noted counts as
     /// changed: better once too often.
-    pub fn harvest<W: Hardware>(&self, first: u64, noted: &Bits, hardware: &mut W) -> Outcome {
-        let mut changed = *noted;
-        for (start, len) in spans(noted, self.merge_gap) {
-            changed.union(&hardware.rearm(first + start as u64, len as u64));
-        }
-        let mut again = Bits::default();
-        for page in changed.iter() {
-            if hardware.pinned(first + page as u64) {
-                again.insert(page);
+    pub fn harvest<W: Hardware>(
+        &self,
+        first: u64,
+        epoch: &Epoch,
+        history: &mut History,
+        hardware: &mut W,
+    ) -> Outcome {
+        let costs = hardware.costs();
+        let mut outcome = Outcome::default();
+        let noted = &epoch.noted;
+        let was_open = history.open;
+        let opened = self.regret(epoch, history, costs);
+
+        let kept = match self.policy {
+            _ if !costs.opens => Bits::default(),
+            Policy::Armed => Bits::default(),
+            Policy::Open => was_open.or(noted),
+            Policy::Adaptive => {
+                let stale = match opened {
+                    true => Bits::default(),
+                    false => self.stale(epoch, history, costs),
+                };
+                outcome.closed = stale.len() as u32;
+                was_open.minus(&stale).or(&epoch.again)
+            }
+        };
+        // What is known to have changed is frozen at once.
+        let keep = if epoch.freeze {
+            kept.minus(noted)
+        } else {
+            kept
+        };
+        let plan = Plan {
+            arm: noted.or(&was_open).minus(&keep),
+            keep,
+            known: *noted,
+            freeze: epoch.freeze,
+        };
+        let dirty = hardware.harvest(first, &plan);
+        outcome.changed = noted.or(&dirty);
+        let pinned = hardware.pinned(first, &outcome.changed.or(&was_open));
+        outcome.changed.union(&pinned);
+        outcome.again = pinned;
+
+        let mut open = keep;
+        if epoch.freeze {
+            open = keep.minus(&outcome.changed);
+            // What is only pinned was not dirty, so it is writable still.
+            let rest = keep.and(&pinned).minus(&dirty);
+            if !rest.is_empty() {
+                let plan = Plan {
+                    arm: rest,
+                    ..Plan::default()
+                };
+                let late = hardware.harvest(first, &plan);
+                outcome.changed.union(&late);
+                open = open.minus(&late);
             }
         }
-        Outcome { changed, again }
+        outcome.kept = open.minus(&was_open).len() as u32;
+        history.open = open;
+        if history.watched != 0 {
+            history.seen.union(&outcome.changed);
+        }
+        outcome
+    }
+
+    /// Open pages that are to be armed: when looking at them has cost as much as arming
+    /// them and a fault would.
+    fn stale(&self, epoch: &Epoch, history: &mut History, costs: &Costs) -> Bits {
+        if history.open.is_empty() {
+            history.watch(WINDOW_MIN);
+            return Bits::default();
+        }
+        history.watched += 1;
+        // To look into it costs something, too, so it is not done each time.
+        if history.watched >= 2 && history.watched.is_power_of_two() {
+            let stale = history.open.minus(&history.seen).minus(&epoch.noted);
+            if !stale.is_empty() {
+                let all = costs.harvest(&history.open);
+                let saved = all.saturating_sub(costs.harvest(&history.open.minus(&stale)));
+                let price = costs.fault + costs.pass + costs.arm * stale.len() as u32;
+                if saved.saturating_mul(history.watched) >= price {
+                    history.watch(WINDOW_MIN);
+                    return stale;
+                }
+            }
+        }
+        if history.watched >= history.window {
+            history.watch((history.window * 2).clamp(WINDOW_MIN, WINDOW_MAX));
+        }
+        Bits::default()
+    }
+
+    /// Adds up what faults cost more than harvesting all pages would have. Whether the fault
+    /// handler opened the chunk, because that had become too much.
+    fn regret(&self, epoch: &Epoch, history: &mut History, costs: &Costs) -> bool {
+        if epoch.faults == 0 && history.regret == 0 {
+            return false;
+        }
+        let price = costs.opening();
+        let spent = history
+            .regret
+            .saturating_add(epoch.faults.saturating_mul(costs.fault));
+        if spent >= price {
+            history.regret = 0;
+            history.watch(WINDOW_MIN);
+            return true;
+        }
+        let all = costs.harvest(&epoch.ever.or(&history.open));
+        let more = all.saturating_sub(costs.harvest(&history.open));
+        let arming = epoch.faults.saturating_mul(costs.arm);
+        // Just below the price, so that the next fault opens.
+        history.regret = (spent + arming).saturating_sub(more).min(price - 1);
+        false
     }
 }
 
 /// The runs of a set, those with small gaps between them joined.
-fn spans(bits: &Bits, gap: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+pub fn spans(bits: &Bits, gap: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
     let mut runs = bits.runs().peekable();
     core::iter::from_fn(move || {
         let (first, len) = runs.next()?;
@@ -88,59 +386,203 @@ fn spans(bits: &Bits, gap: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bits::WORDS;
     use super::*;
 
+    /// A machine with one entry per page of a chunk.
     #[derive(Default)]
     struct Machine {
-        rearmed: Vec<(u64, u64)>,
+        writable: Bits,
         dirty: Bits,
-        pinned: Vec<u64>,
+        entries: usize,
     }
 
     impl Hardware for Machine {
-        fn rearm(&mut self, first: u64, len: u64) -> Bits {
-            self.rearmed.push((first, len));
-            self.dirty
+        fn costs(&self) -> &'static Costs {
+            &Costs::DIRECT
         }
-        fn pinned(&mut self, page: u64) -> bool {
-            self.pinned.contains(&page)
+
+        fn harvest(&mut self, _first: u64, plan: &Plan) -> Bits {
+            let all = plan.arm.or(&plan.keep);
+            let dirty = self.dirty.and(&all);
+            self.entries += all.len();
+            self.dirty = self.dirty.minus(&all);
+            self.writable = self.writable.minus(&plan.arm);
+            if plan.freeze {
+                self.writable = self.writable.minus(&dirty);
+            }
+            dirty
+        }
+
+        fn pinned(&mut self, _first: u64, _pages: &Bits) -> Bits {
+            Bits::default()
         }
     }
 
-    fn set(pages: &[usize]) -> Bits {
+    /// A chunk as the module has it: the tracker, its memory, and who faulted.
+    struct Chunk {
+        tracker: Tracker,
+        history: History,
+        machine: Machine,
+        noted: Bits,
+        last: Bits,
+        before: Bits,
+        ever: Bits,
+        faults: u32,
+        faults_in_all: u32,
+        froze: bool,
+    }
+
+    impl Chunk {
+        fn new(policy: Policy) -> Self {
+            Chunk {
+                tracker: Tracker::new(policy),
+                history: History::default(),
+                machine: Machine::default(),
+                noted: Bits::default(),
+                last: Bits::default(),
+                before: Bits::default(),
+                ever: Bits::default(),
+                faults: 0,
+                faults_in_all: 0,
+                froze: false,
+            }
+        }
+
+        fn write(&mut self, pages: &Bits) {
+            for page in pages.iter() {
+                if !self.machine.writable.contains(page) {
+                    self.faults_in_all += 1;
+                    let counts =
+                        self.ever.contains(page) && (self.froze || !self.last.contains(page));
+                    self.faults += u32::from(counts);
+                    if counts && self.tracker.opens(self.faults, self.history.regret) {
+                        self.machine.writable = Bits([u64::MAX; WORDS]);
+                        self.history.open = self.machine.writable;
+                    }
+                    self.noted.insert(page);
+                    self.machine.writable.insert(page);
+                }
+                self.machine.dirty.insert(page);
+            }
+        }
+
+        fn commit(&mut self, freeze: bool) -> Outcome {
+            let epoch = Epoch {
+                noted: core::mem::take(&mut self.noted),
+                again: Bits::default(),
+                ever: self.ever,
+                faults: core::mem::take(&mut self.faults),
+                freeze,
+            };
+            let again = epoch.noted.and(&self.last.or(&self.before));
+            let epoch = Epoch { again, ..epoch };
+            let outcome = self
+                .tracker
+                .harvest(0, &epoch, &mut self.history, &mut self.machine);
+            self.before = self.last;
+            self.last = outcome.changed;
+            self.ever.union(&outcome.changed);
+            self.froze = freeze;
+            outcome
+        }
+
+        /// Writes and commits. Faults that it took.
+        fn epoch(&mut self, pages: &Bits) -> u32 {
+            let before = self.faults_in_all;
+            self.write(pages);
+            assert!(
+                pages.minus(&self.commit(false).changed).is_empty(),
+                "lost a page"
+            );
+            self.faults_in_all - before
+        }
+    }
+
+    fn set(pages: impl IntoIterator<Item = usize>) -> Bits {
         let mut bits = Bits::default();
-        pages.iter().for_each(|&page| bits.insert(page));
+        pages.into_iter().for_each(|page| bits.insert(page));
         bits
     }
 
     #[test]
-    fn every_noted_page_is_rearmed_and_near_runs_share_a_pass() {
-        let mut machine = Machine::default();
-        let noted = set(&[0, 1, 20, 100, 511]);
-        let outcome = Tracker::armed().harvest(1024, &noted, &mut machine);
-        assert_eq!(machine.rearmed, [(1024, 21), (1124, 1), (1535, 1)]);
-        assert_eq!(outcome.changed, noted);
-        assert!(outcome.again.is_empty());
+    fn a_page_written_in_two_epochs_running_faults_no_more() {
+        let mut chunk = Chunk::new(Policy::Adaptive);
+        let pages = set([3, 200, 511]);
+        chunk.epoch(&pages);
+        assert_eq!(chunk.epoch(&pages), 3);
+        for _ in 0..20 {
+            assert_eq!(chunk.epoch(&pages), 0);
+        }
+        assert_eq!(chunk.history.open, pages);
     }
 
     #[test]
-    fn a_dirty_entry_nobody_noted_counts_as_changed() {
-        let mut machine = Machine {
-            dirty: set(&[7]),
-            ..Machine::default()
-        };
-        let outcome = Tracker::armed().harvest(0, &set(&[5]), &mut machine);
-        assert_eq!(outcome.changed, set(&[5, 7]));
+    fn a_page_that_stays_clean_is_armed_again_and_then_costs_nothing() {
+        let mut chunk = Chunk::new(Policy::Adaptive);
+        let pages = set([3]);
+        chunk.epoch(&pages);
+        chunk.epoch(&pages);
+        let idle = (1..).find(|_| chunk.commit(false).closed == 1);
+        assert!(idle.is_some_and(|commits| commits <= 8), "{idle:?}");
+        assert!(chunk.history.open.is_empty());
+        assert_eq!(chunk.epoch(&pages), 1, "was left writable");
     }
 
     #[test]
-    fn a_pinned_page_is_noted_again() {
-        let mut machine = Machine {
-            pinned: vec![515],
-            ..Machine::default()
-        };
-        let outcome = Tracker::armed().harvest(512, &set(&[3, 4]), &mut machine);
-        assert_eq!(outcome.changed, set(&[3, 4]));
-        assert_eq!(outcome.again, set(&[3]));
+    fn many_faults_open_the_chunk_within_the_epoch() {
+        let mut chunk = Chunk::new(Policy::Adaptive);
+        chunk.epoch(&Bits::ALL);
+        (0..10).for_each(|_| assert!(chunk.commit(false).changed.is_empty()));
+        let faults = chunk.epoch(&set((0..512).step_by(2)));
+        assert!((2..30).contains(&faults), "{faults} faults");
+        assert_eq!(chunk.epoch(&set((1..512).step_by(2))), 0);
+    }
+
+    #[test]
+    fn first_writes_open_nothing() {
+        let mut chunk = Chunk::new(Policy::Adaptive);
+        assert_eq!(chunk.epoch(&Bits::ALL), 512);
+        assert!(chunk.history.open.is_empty());
+    }
+
+    #[test]
+    fn a_few_new_pages_each_epoch_open_the_chunk_in_the_end_and_one_does_not() {
+        for (pages, opens) in [(8, true), (1, false)] {
+            let mut chunk = Chunk::new(Policy::Adaptive);
+            chunk.epoch(&Bits::ALL);
+            let mut opened = false;
+            for epoch in 0..24 {
+                let first = epoch * 20;
+                chunk.epoch(&set((first..first + pages).map(|page| page * 7 % 512)));
+                opened |= chunk.history.open.len() > 100;
+            }
+            assert_eq!(opened, opens, "{pages} pages");
+        }
+    }
+
+    #[test]
+    fn what_a_snapshot_holds_is_never_left_writable() {
+        let mut chunk = Chunk::new(Policy::Adaptive);
+        let pages = set(0..100);
+        for _ in 0..10 {
+            chunk.write(&pages);
+            let outcome = chunk.commit(true);
+            assert!(outcome.changed.and(&chunk.machine.writable).is_empty());
+            assert!(chunk.machine.writable.minus(&chunk.history.open).is_empty());
+        }
+    }
+
+    #[test]
+    fn the_policies_to_compare_with_do_what_they_say() {
+        let mut armed = Chunk::new(Policy::Armed);
+        let mut open = Chunk::new(Policy::Open);
+        let pages = set([1, 2, 3]);
+        for epoch in 0..100 {
+            assert_eq!(armed.epoch(&pages), 3);
+            assert_eq!(open.epoch(&pages), if epoch == 0 { 3 } else { 0 });
+        }
+        (0..200).for_each(|_| assert!(open.commit(false).changed.is_empty()));
+        assert_eq!(open.epoch(&pages), 0);
     }
 }

@@ -11,7 +11,7 @@ use ckpt_core::bits::{Bits, CHUNK_PAGES};
 use ckpt_core::index::{Index, Walk, MAX_PAGES};
 use ckpt_core::ranges::{Gather, Range};
 use ckpt_core::slot::Heap;
-use ckpt_core::tracker::{Hardware, Tracker};
+use ckpt_core::tracker::{Costs, Hardware, Plan, Policy, Tracker};
 use proptest::prelude::*;
 
 /// The host's heap.
@@ -30,33 +30,76 @@ unsafe impl Heap for Host {
     }
 }
 
-/// A machine that remembers what was armed.
+/// A machine with one page-table entry per page.
 #[derive(Default)]
 struct Machine {
-    armed: BTreeSet<u64>,
+    writable: BTreeSet<u64>,
+    dirty: BTreeSet<u64>,
     pinned: BTreeSet<u64>,
 }
 
+impl Machine {
+    /// A store, with the fault that it takes if the entry is not writable. True if the page
+    /// was not noted before.
+    fn store(&mut self, index: &Index<AtomicU64, Host>, page: u64, epoch: u64) -> bool {
+        let mut new = false;
+        if !self.writable.contains(&page) {
+            let chunk = index.chunk(page).unwrap();
+            let first = page - page % CHUNK_PAGES as u64;
+            if let Some((faults, regret)) = chunk.count_fault(page, epoch) {
+                if index.tracker().opens(faults, regret) {
+                    // Every third page has an entry.
+                    let mut opened = Bits::default();
+                    (0..CHUNK_PAGES).step_by(3).for_each(|at| opened.insert(at));
+                    self.writable
+                        .extend(opened.iter().map(|at| first + at as u64));
+                    chunk.opened(&opened);
+                }
+            }
+            new = index.note(page);
+            self.writable.insert(page);
+        }
+        self.dirty.insert(page);
+        new
+    }
+}
+
 impl Hardware for Machine {
-    fn rearm(&mut self, first: u64, len: u64) -> Bits {
-        let chunk = first / CHUNK_PAGES as u64;
-        assert_eq!(
-            (first + len - 1) / CHUNK_PAGES as u64,
-            chunk,
-            "a pass crosses chunks"
-        );
-        self.armed.extend(first..first + len);
-        Bits::default()
+    fn costs(&self) -> &'static Costs {
+        &Costs::DIRECT
     }
 
-    fn pinned(&mut self, page: u64) -> bool {
-        assert!(self.armed.contains(&page), "asked before arming");
-        self.pinned.contains(&page)
+    fn harvest(&mut self, first: u64, plan: &Plan) -> Bits {
+        assert_eq!(first % CHUNK_PAGES as u64, 0, "not a chunk");
+        assert!(plan.arm.and(&plan.keep).is_empty(), "armed and kept");
+        let mut dirty = Bits::default();
+        for (pages, arm) in [(&plan.arm, true), (&plan.keep, false)] {
+            for at in pages.iter() {
+                let page = first + at as u64;
+                let was = self.dirty.remove(&page);
+                if was {
+                    dirty.insert(at);
+                }
+                if arm || (plan.freeze && was) {
+                    self.writable.remove(&page);
+                }
+            }
+        }
+        dirty
+    }
+
+    fn pinned(&mut self, first: u64, pages: &Bits) -> Bits {
+        let mut pinned = Bits::default();
+        pages
+            .iter()
+            .filter(|&at| self.pinned.contains(&(first + at as u64)))
+            .for_each(|at| pinned.insert(at));
+        pinned
     }
 }
 
 fn index() -> Index<AtomicU64, Host> {
-    Index::new(Tracker::armed())
+    Index::new(Tracker::new(Policy::Adaptive))
 }
 
 /// Reads a whole delta, in pieces of `capacity` runs and `budget` chunks.
@@ -114,11 +157,14 @@ fn pages(runs: &[Range]) -> BTreeSet<u64> {
 
 #[derive(Clone, Debug)]
 enum Op {
+    Store(u64),
+    StoreRun(u64, u64),
+    /// Stores that keep coming to the same pages.
+    Again,
     Note(u64),
-    NoteRun(u64, u64),
     Pin(u64),
     Unpin,
-    Commit,
+    Commit(bool),
     Delta(u64, u32, u32),
 }
 
@@ -136,11 +182,13 @@ fn page() -> impl Strategy<Value = u64> {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        6 => page().prop_map(Op::Note),
-        2 => (page(), 1u64..90).prop_map(|(first, len)| Op::NoteRun(first, len)),
+        4 => page().prop_map(Op::Store),
+        2 => (page(), 1u64..90).prop_map(|(first, len)| Op::StoreRun(first, len)),
+        3 => Just(Op::Again),
+        2 => page().prop_map(Op::Note),
         1 => page().prop_map(Op::Pin),
         1 => Just(Op::Unpin),
-        3 => Just(Op::Commit),
+        6 => prop::bool::weighted(0.2).prop_map(Op::Commit),
         3 => (0u64..40, 1u32..5, 1u32..4).prop_map(|(a, b, c)| Op::Delta(a, b, c)),
     ]
 }
@@ -153,31 +201,64 @@ proptest! {
         let index = index();
         let mut machine = Machine::default();
         let mut stamps: BTreeMap<u64, u64> = BTreeMap::new();
-        let mut noted: BTreeSet<u64> = BTreeSet::new();
+        let mut changed: BTreeSet<u64> = BTreeSet::new();
+        let mut latest: Vec<u64> = Vec::new();
         let mut epoch = 0;
         for op in ops {
             match op {
+                Op::Store(page) => {
+                    machine.store(&index, page, epoch);
+                    changed.insert(page);
+                    latest.push(page);
+                }
+                Op::StoreRun(first, len) => {
+                    latest.clear();
+                    for page in first..(first + len).min(MAX_PAGES) {
+                        machine.store(&index, page, epoch);
+                        changed.insert(page);
+                        latest.push(page);
+                    }
+                }
+                Op::Again => for &page in &latest {
+                    machine.store(&index, page, epoch);
+                    changed.insert(page);
+                },
                 Op::Note(page) => {
                     index.chunk(page).unwrap();
-                    prop_assert_eq!(index.note(page), noted.insert(page));
+                    index.note(page);
+                    changed.insert(page);
                 }
-                Op::NoteRun(first, len) => for page in first..(first + len).min(MAX_PAGES) {
-                    index.chunk(page).unwrap();
-                    prop_assert_eq!(index.note(page), noted.insert(page));
-                },
                 Op::Pin(page) => { machine.pinned.insert(page); }
                 Op::Unpin => machine.pinned.clear(),
-                Op::Commit => {
+                Op::Commit(freeze) => {
                     epoch += 1;
-                    machine.armed.clear();
-                    let took = index.harvest(epoch, &mut machine);
-                    prop_assert_eq!(took.changed, noted.len() as u64);
-                    prop_assert!(noted.is_subset(&machine.armed), "left a page unarmed");
-                    for page in &noted {
-                        stamps.insert(*page, epoch);
+                    let took = index.harvest(epoch, freeze, &mut machine);
+                    // A pinned page is told as long as it is open or noted.
+                    let told = pages(&delta(&index, epoch - 1, 7, 2));
+                    prop_assert!(changed.is_subset(&told), "lost a page");
+                    prop_assert_eq!(took.changed, told.len() as u64);
+                    for page in told.difference(&changed) {
+                        prop_assert!(machine.pinned.contains(page), "{} did not change", page);
                     }
-                    noted.retain(|page| machine.pinned.contains(page));
-                    prop_assert_eq!(took.again, noted.len() as u64);
+                    prop_assert!(machine.dirty.is_empty(), "left an entry dirty");
+                    prop_assert_eq!(took.again, index.noted());
+                    prop_assert!(
+                        machine.writable.len() as u64 <= took.open + took.again,
+                        "left a page writable that is neither open nor noted"
+                    );
+                    if freeze {
+                        prop_assert!(
+                            told.is_disjoint(&machine.writable),
+                            "left a page writable that a snapshot holds"
+                        );
+                    }
+                    for page in told {
+                        stamps.insert(page, epoch);
+                    }
+                    changed.clear();
+                    if took.again != 0 {
+                        changed.extend(stamps.iter().filter(|&(page, &at)| at == epoch && machine.pinned.contains(page)).map(|(&page, _)| page));
+                    }
                 }
                 Op::Delta(back, capacity, budget) => {
                     let since = epoch.saturating_sub(back);
@@ -187,7 +268,6 @@ proptest! {
                     prop_assert_eq!(pages(&told), expected);
                 }
             }
-            prop_assert_eq!(index.noted(), noted.len() as u64);
         }
     }
 }
@@ -195,7 +275,7 @@ proptest! {
 #[test]
 fn an_empty_index_has_nothing_and_holds_nothing() {
     let index = index();
-    assert_eq!(index.harvest(1, &mut Machine::default()).changed, 0);
+    assert_eq!(index.harvest(1, false, &mut Machine::default()).changed, 0);
     assert!(delta(&index, 0, 1, 1).is_empty());
     assert_eq!(index.bytes_held(), 0);
     assert!(!index.note(5), "noted a page that has no chunk");
@@ -253,7 +333,7 @@ fn no_note_made_beside_commits_is_lost() {
             let mut machine = Machine::default();
             while !done.load(Ordering::SeqCst) {
                 let next = epoch.load(Ordering::SeqCst) + 1;
-                index.harvest(next, &mut machine);
+                index.harvest(next, false, &mut machine);
                 epoch.store(next, Ordering::SeqCst);
             }
         });
@@ -264,7 +344,7 @@ fn no_note_made_beside_commits_is_lost() {
         done.store(true, Ordering::SeqCst);
         committer.join().unwrap();
         let last = epoch.load(Ordering::SeqCst) + 1;
-        index.harvest(last, &mut Machine::default());
+        index.harvest(last, false, &mut Machine::default());
         // One walk per distinct epoch would be slow: a page's stamp must be above the
         // epoch it was last noted after.
         let mut noted_after: BTreeMap<u64, u64> = BTreeMap::new();

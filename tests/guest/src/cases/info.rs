@@ -112,7 +112,8 @@ fn changed_pages_follow_writes_and_commits(_: &Options) -> Outcome {
     let map = arena.map_all()?;
     ensure_eq!(map.get(9 * PAGE), 0, "a page never written");
     ensure_eq!(arena.info()?.changed_pages, 0, "after a read");
-    for round in 0..3 {
+    // A page written in two epochs running is left open, and noted by commits alone.
+    for round in 0..2 {
         for page in 0..20 {
             map.touch(page, round);
             ensure_eq!(

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef CKPT_PTES_H
+#define CKPT_PTES_H
+
+#include <linux/mm_types.h>
+#include <linux/types.h>
+
+/* Those that are present and dirty. No set here is empty. */
+u64 ckpt_ptes_dirty(pte_t *pte, u64 of);
+
+/* Makes them clean. Those that were dirty. */
+u64 ckpt_ptes_clean(struct vm_area_struct *vma, unsigned long addr, pte_t *pte, u64 of);
+
+/*
+ * Makes them read-only and clean, both in one step: there is no moment at which
+ * mprotect() could find an entry that is read-only and dirty. Those that were dirty;
+ * *changed becomes true if any entry changed.
+ */
+u64 ckpt_ptes_arm(struct vm_area_struct *vma, unsigned long addr, pte_t *pte, u64 of,
+		  bool *changed);
+
+/* Makes those writable that are present. Those that are. */
+u64 ckpt_ptes_open(struct vm_area_struct *vma, unsigned long addr, pte_t *pte, u64 of);
+
+#endif
