@@ -609,16 +609,9 @@ impl Arena {
                     Err(_) => return Outcome::NO_MEMORY,
                 }
             }
-            let counted = if counts {
-                chunk.count_fault(pgoff, epoch)
-            } else {
-                None
-            };
-            if let Some((faults, regret)) = counted {
-                if self.index.tracker().opens(faults, regret) {
-                    self.stats.chunk_openings.add(1);
-                    chunk.opened(&fault.open_chunk(&chunk.frozen()));
-                }
+            if counts && chunk.count_fault(pgoff, epoch, self.index.tracker()) {
+                self.stats.chunk_openings.add(1);
+                chunk.opened(&fault.open_chunk(&chunk.frozen()));
             }
             self.index.note(pgoff);
             return entry();
@@ -700,11 +693,9 @@ impl<'a> Entries<'a> {
             direct.flush();
             self.arena.areas.set_spare(direct.spare());
             stats.flushes.add(direct.flushes);
-            stats.harvested_ptes.add(direct.entries);
         }
         stats.rearmed_spans.add(self.work.passes);
         stats.rearmed_pages.add(self.work.entries);
-        stats.harvested_ptes.add(self.work.entries);
         stats.flushes.add(self.work.passes);
         stats.direct_harvests.add(self.direct_harvests);
     }
@@ -719,18 +710,14 @@ impl Hardware for Entries<'_> {
     }
 
     fn harvest(&mut self, first: u64, plan: &Plan) -> Bits {
-        let mut dirty = Bits::default();
         if let Some(direct) = &mut self.direct {
-            if direct.harvest(first, plan, &mut dirty).is_ok() {
-                self.direct_harvests += 1;
-                return dirty;
-            }
+            self.direct_harvests += 1;
+            return direct.harvest(first, plan);
         }
         let arena = self.arena;
-        let more = arena
+        arena
             .mapping
-            .harvest(first, plan, |pgoff| arena.page(pgoff), &mut self.work);
-        dirty.or(&more)
+            .harvest(first, plan, |pgoff| arena.page(pgoff), &mut self.work)
     }
 
     fn pinned(&mut self, first: u64, pages: &Bits) -> Bits {

@@ -77,6 +77,11 @@ impl ArenaFile {
         if commit.reserved != 0 || (asks && !snapshot) {
             return Err(EINVAL);
         }
+        // Who cannot be told of the descriptor must not get one.
+        if snapshot && (passed.size() as usize) < size_of::<uapi::ckpt_commit>() {
+            return Err(EINVAL);
+        }
+        commit.snapshot_pages = 0;
         commit.snapshot_fd = -1;
         // As above.
         passed.write(&commit)?;

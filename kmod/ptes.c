@@ -1,14 +1,58 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Up to 64 neighbouring entries of one page table, whose lock the caller holds. Bit n of
- * a set stands for pte[n]. For mm/table.rs, which cannot inline what the kernel has for
- * single entries.
+ * Page tables, for mm/table.rs, which cannot inline what the kernel has for single entries.
+ * Entries are given as up to 64 neighbours in one table, whose lock the caller holds; bit n
+ * of a set stands for pte[n].
  */
 #include <linux/bitops.h>
 #include <linux/mm.h>
 #include <linux/pgtable.h>
+#include <linux/rcupdate.h>
+#include <linux/spinlock.h>
 
 #include "ptes.h"
+
+/*
+ * As pte_offset_map_lock(), which modules do not get: what a pmd says is only good as
+ * long as RCU keeps the table, so it is looked at again under the table's lock. Returns
+ * NULL when there is no table.
+ */
+pte_t *ckpt_table_lock(struct mm_struct *mm, unsigned long addr, spinlock_t **lock)
+{
+	pgd_t *pgd = pgd_offset(mm, addr);
+	p4d_t *p4d;
+	pud_t *pud;
+	pmd_t *pmd, entry;
+
+	if (!pgd_present(*pgd))
+		return NULL;
+	p4d = p4d_offset(pgd, addr);
+	if (!p4d_present(*p4d))
+		return NULL;
+	pud = pud_offset(p4d, addr);
+	if (!pud_present(*pud) || pud_leaf(*pud))
+		return NULL;
+	pmd = pmd_offset(pud, addr);
+	for (;;) {
+		rcu_read_lock();
+		entry = pmdp_get_lockless(pmd);
+		if (!pmd_present(entry) || pmd_leaf(entry)) {
+			rcu_read_unlock();
+			return NULL;
+		}
+		*lock = pte_lockptr(mm, &entry);
+		spin_lock(*lock);
+		rcu_read_unlock();
+		if (pmd_same(entry, pmdp_get_lockless(pmd)))
+			return pte_offset_kernel(&entry, addr);
+		spin_unlock(*lock);
+	}
+}
+
+void ckpt_table_unlock(spinlock_t *lock)
+{
+	spin_unlock(lock);
+}
 
 /* All between the first and the last of them lie in the same table, too. */
 u64 ckpt_ptes_dirty(pte_t *pte, u64 of)

@@ -3,7 +3,15 @@
 #define CKPT_PTES_H
 
 #include <linux/mm_types.h>
+#include <linux/spinlock_types.h>
 #include <linux/types.h>
+
+/*
+ * The entry of an address, and the lock of its table, held. NULL, and no lock, when there
+ * is no table. The caller holds the mmap lock or the lock of the area.
+ */
+pte_t *ckpt_table_lock(struct mm_struct *mm, unsigned long addr, spinlock_t **lock);
+void ckpt_table_unlock(spinlock_t *lock);
 
 /* Those that are present and dirty. No set here is empty. */
 u64 ckpt_ptes_dirty(pte_t *pte, u64 of);

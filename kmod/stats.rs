@@ -57,6 +57,7 @@ impl Stats {
         self.committed_pages.add(harvested.changed);
         self.kept_pages.add(harvested.kept);
         self.closed_pages.add(harvested.closed);
+        self.harvested_ptes.add(harvested.looked);
         self.commit_ns.add(ns);
         self.commit_ns_max.fetch_max(ns, Ordering::Relaxed);
         self.commit_ns_last.store(ns, Ordering::Relaxed);

@@ -284,12 +284,13 @@ struct ckpt_reserve {
  *                 most be copied aside, zero for all of them; else zero. out:
  *                 how many may be, which is fewer when RLIMIT_MEMLOCK of the
  *                 creator says so
- * @snapshot_pages: out: pages in the snapshot
+ * @snapshot_pages: out: pages in the snapshot, zero without one
  * @snapshot_fd:   out: a descriptor of the snapshot, close-on-exec; -1 without
  *                 CKPT_COMMIT_SNAPSHOT
  * @reserved:      in: zero
  *
- * All from @since on exist since version 2.
+ * All from @since on exist since version 2; CKPT_COMMIT_SNAPSHOT with a
+ * structure that ends before them is EINVAL.
  *
  * Closes the epoch. Every page written since the previous commit, by whatever
  * means and through whatever mapping, is stamped with the new epoch. A write

@@ -103,8 +103,6 @@ pub(crate) struct Direct<'a> {
     announced: bool,
     /// Entries were changed since the last flush.
     changed: bool,
-    /// Entries looked at.
-    pub(crate) entries: u64,
     /// Flushes made.
     pub(crate) flushes: u64,
 }
@@ -133,7 +131,6 @@ impl<'a> Direct<'a> {
             number: 0,
             announced: false,
             changed: false,
-            entries: 0,
             flushes: 0,
         };
         let hint = direct.known.hint;
@@ -177,39 +174,34 @@ impl<'a> Direct<'a> {
     }
 
     /// As [`Hardware::harvest`](crate::tracking::tracker::Hardware::harvest), all at once at
-    /// the next flush. `ENOMEM` when a page table was missing and could not be made; then it
-    /// is not known how far it came, and `dirty` has what was found.
-    pub(crate) fn harvest(&mut self, first: u64, plan: &Plan, dirty: &mut Bits) -> Result {
+    /// the next flush.
+    pub(crate) fn harvest(&mut self, first: u64, plan: &Plan) -> Bits {
+        let mut dirty = Bits::default();
+        let mut changed = false;
+        let arms = !plan.arm.is_empty();
+        let keeps = !plan.keep.is_empty();
         let of = plan.arm.or(&plan.keep);
         for &vma in &self.areas[..self.number] {
-            let mut changed = false;
             // SAFETY: By the invariant the area is an arena's, and the map is locked.
             unsafe {
                 table::visit(vma, first, &of, |entries| {
-                    let (found, armed) = entries.arm(&plan.arm);
-                    dirty.union(&found);
-                    changed |= armed;
-                    if plan.keep.is_empty() {
-                        return;
+                    if arms {
+                        changed |= entries.arm(&plan.arm, &mut dirty);
                     }
-                    if plan.freeze {
-                        let found = entries.dirty(&plan.keep);
+                    if keeps && plan.freeze {
+                        let mut found = Bits::default();
+                        entries.dirty(&plan.keep, &mut found);
                         // Dirty already, so whether it becomes so again is no news.
-                        entries.arm(&found);
+                        changed |= entries.arm(&found, &mut dirty);
                         dirty.union(&found);
-                        changed |= !found.is_empty();
-                    } else {
-                        let found = entries.clean(&plan.keep);
-                        dirty.union(&found);
-                        changed |= !found.is_empty();
+                    } else if keeps {
+                        changed |= entries.clean(&plan.keep, &mut dirty);
                     }
-                })
+                });
             }
-            .inspect_err(|_| self.changed = true)?;
-            self.changed |= changed;
         }
-        self.entries += of.len() as u64;
-        Ok(())
+        self.changed |= changed;
+        dirty
     }
 
     /// Whether pages of the map may be pinned at all.

@@ -83,20 +83,16 @@ impl Fault<'_> {
     }
 
     /// Makes all entries writable that are there, of the pages of this fault's chunk but those
-    /// in `not`, in this fault's area. Returns those that are writable now, or were. None when
-    /// it could not be done.
+    /// in `not`, in this fault's area. Returns those that are writable now.
     pub(crate) fn open_chunk(&self, not: &Bits) -> Bits {
         let first = self.pgoff() & !(CHUNK_PAGES as u64 - 1);
         let mut open = Bits::default();
+        let of = Bits::ALL.minus(not);
         // SAFETY: `vmf` is valid and its area locked.
-        let visited = unsafe {
+        unsafe {
             let vma = (*self.vmf).__bindgen_anon_1.vma;
-            table::visit(vma, first, &Bits::ALL.minus(not), |entries| {
-                open.union(&entries.open(&Bits::ALL.minus(not)));
-            })
-        };
-        // What was opened before the error is open.
-        let _ = visited;
+            table::visit(vma, first, &of, |entries| open.union(&entries.open(&of)));
+        }
         open
     }
 

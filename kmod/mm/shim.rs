@@ -40,13 +40,12 @@ extern "C" {
     ) -> c_int;
 
     // table.rs
-    pub(super) fn apply_to_page_range(
+    pub(super) fn ckpt_table_lock(
         mm: *mut bindings::mm_struct,
         addr: c_ulong,
-        size: c_ulong,
-        each: unsafe extern "C" fn(*mut bindings::pte_t, c_ulong, *mut c_void) -> c_int,
-        data: *mut c_void,
-    ) -> c_int;
+        lock: *mut *mut bindings::spinlock_t,
+    ) -> *mut bindings::pte_t;
+    pub(super) fn ckpt_table_unlock(lock: *mut bindings::spinlock_t);
     pub(super) fn ckpt_ptes_dirty(pte: *mut bindings::pte_t, of: u64) -> u64;
     pub(super) fn ckpt_ptes_clean(
         vma: *mut bindings::vm_area_struct,

@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Page tables, read and changed directly.
 //!
-//! The kernel lends a page-table entry, under its table's lock, to a callback of
-//! `apply_to_page_range`. The entries of a table are an array, and the lock is the
-//! table's, so from one entry all others of the same table can be reached: a walk per
-//! table instead of a call per entry.
+//! The entries of a table are an array, and their lock is the table's, so a walk from the
+//! top and a lock are needed once for all pages of a chunk that are in the same table.
 
 use kernel::bindings;
-use kernel::error::to_result;
 use kernel::page::PAGE_SHIFT;
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
@@ -50,36 +47,34 @@ impl Entries {
         }
     }
 
-    /// Makes entries clean. Returns those that were dirty.
-    pub(super) fn clean(&mut self, of: &Bits) -> Bits {
-        let mut dirty = Bits::default();
+    /// Makes entries clean. Adds those that were dirty; whether there were some.
+    pub(super) fn clean(&mut self, of: &Bits, dirty: &mut Bits) -> bool {
+        let mut any = false;
         self.words(of, |index, of, pte, addr| {
             // SAFETY: By the invariant the entries are in a table whose lock is held.
-            dirty.0[index] = unsafe { shim::ckpt_ptes_clean(self.vma, addr, pte, of) };
+            let found = unsafe { shim::ckpt_ptes_clean(self.vma, addr, pte, of) };
+            dirty.0[index] |= found;
+            any |= found != 0;
         });
-        dirty
+        any
     }
 
-    /// Makes entries read-only and clean. Returns those that were dirty, and whether any
-    /// entry changed.
-    pub(super) fn arm(&mut self, of: &Bits) -> (Bits, bool) {
-        let mut dirty = Bits::default();
+    /// Makes entries read-only and clean. Adds those that were dirty; whether any changed.
+    pub(super) fn arm(&mut self, of: &Bits, dirty: &mut Bits) -> bool {
         let mut changed = false;
         self.words(of, |index, of, pte, addr| {
             // SAFETY: As above; the flag is ours.
-            dirty.0[index] = unsafe { shim::ckpt_ptes_arm(self.vma, addr, pte, of, &mut changed) };
+            dirty.0[index] |= unsafe { shim::ckpt_ptes_arm(self.vma, addr, pte, of, &mut changed) };
         });
-        (dirty, changed)
+        changed
     }
 
-    /// The entries that are dirty.
-    pub(super) fn dirty(&mut self, of: &Bits) -> Bits {
-        let mut dirty = Bits::default();
+    /// Adds the entries that are dirty.
+    pub(super) fn dirty(&mut self, of: &Bits, dirty: &mut Bits) {
         self.words(of, |index, of, pte, _| {
             // SAFETY: As above.
-            dirty.0[index] = unsafe { shim::ckpt_ptes_dirty(pte, of) };
+            dirty.0[index] |= unsafe { shim::ckpt_ptes_dirty(pte, of) };
         });
-        dirty
     }
 
     /// Makes those entries writable that are present. Returns them.
@@ -93,39 +88,8 @@ impl Entries {
     }
 }
 
-/// A piece of a chunk that one table maps, and what to do with it.
-struct Visit<'a, F> {
-    vma: *mut bindings::vm_area_struct,
-    page: usize,
-    pages: Bits,
-    work: &'a mut F,
-}
-
-/// # Safety
-///
-/// Called by `apply_to_page_range` in [`visit`], with a `Visit<F>`.
-unsafe extern "C" fn lent<F: FnMut(&mut Entries)>(
-    pte: *mut bindings::pte_t,
-    addr: c_ulong,
-    visit: *mut c_void,
-) -> c_int {
-    // SAFETY: As this function's contract.
-    let visit = unsafe { &mut *visit.cast::<Visit<'_, F>>() };
-    // INVARIANT: The entry is that of the piece's first page; `visit` sees to the rest.
-    let mut entries = Entries {
-        vma: visit.vma,
-        addr,
-        first: pte,
-        page: visit.page,
-        pages: visit.pages,
-    };
-    (visit.work)(&mut entries);
-    0
-}
-
 /// Calls `work` for each page table that maps some of the pages `of`, of the chunk that
-/// begins at page `first`, in an area. `ENOMEM` when a table was missing and could not be
-/// made.
+/// begins at page `first`, in an area.
 ///
 /// # Safety
 ///
@@ -136,7 +100,7 @@ pub(super) unsafe fn visit<F: FnMut(&mut Entries)>(
     first: u64,
     of: &Bits,
     mut work: F,
-) -> Result {
+) {
     // SAFETY: The area is valid, and by the lock its extent does not change.
     let (mm, start, end, pgoff) = unsafe {
         let area = &(*vma).__bindgen_anon_1.__bindgen_anon_1;
@@ -156,29 +120,27 @@ pub(super) unsafe fn visit<F: FnMut(&mut Entries)>(
         let left = CHUNK_PAGES - (addr >> PAGE_SHIFT) % CHUNK_PAGES;
         let next = stop.min(page + left as u64);
         let (from, to) = ((page - first) as usize, (next - first) as usize);
-        let pages = of.and(&Bits::range(from, to));
-        if !pages.is_empty() {
-            let mut visit = Visit {
-                vma,
-                page: from,
-                pages,
-                work: &mut work,
-            };
-            let data = core::ptr::from_mut(&mut visit).cast();
-            // SAFETY: The page at `addr` is in the area, whose map is locked; the callback
-            // gets the `Visit` that it expects, and the pages up to `next` are in the same
-            // table.
-            to_result(unsafe {
-                shim::apply_to_page_range(
-                    mm,
-                    addr as c_ulong,
-                    PAGE_SIZE as c_ulong,
-                    lent::<F>,
-                    data,
-                )
-            })?;
-        }
         page = next;
+        let pages = of.and(&Bits::range(from, to));
+        if pages.is_empty() {
+            continue;
+        }
+        let mut lock = core::ptr::null_mut();
+        // SAFETY: The address is in the area, whose map or which itself is locked.
+        let pte = unsafe { shim::ckpt_table_lock(mm, addr as c_ulong, &mut lock) };
+        if pte.is_null() {
+            continue;
+        }
+        // INVARIANT: The entry is that of the piece's first page, and the others of the piece
+        // are in the same table.
+        work(&mut Entries {
+            vma,
+            addr,
+            first: pte,
+            page: from,
+            pages,
+        });
+        // SAFETY: Locked above.
+        unsafe { shim::ckpt_table_unlock(lock) };
     }
-    Ok(())
 }

@@ -31,18 +31,14 @@ impl Bits {
 
     /// The pages `first .. end` of a chunk.
     pub fn range(first: usize, end: usize) -> Bits {
-        if first == 0 && end == CHUNK_PAGES {
-            return Bits::ALL;
-        }
         let mut bits = Bits::default();
-        for (index, word) in bits.0.iter_mut().enumerate() {
-            let base = index * 64;
-            let from = first.clamp(base, base + 64) - base;
-            let to = end.clamp(base, base + 64) - base;
-            if from < to {
-                *word = (u64::MAX >> (64 - (to - from))) << from;
-            }
+        if first >= end {
+            return bits;
         }
+        let (from, to) = (first / 64, (end - 1) / 64);
+        bits.0[from..=to].fill(u64::MAX);
+        bits.0[from] &= u64::MAX << (first % 64);
+        bits.0[to] &= u64::MAX >> (63 - (end - 1) % 64);
         bits
     }
 

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::bits::{Bits, SharedBits, CHUNK_PAGES, CHUNK_SHIFT};
 use super::index::{Commit, Harvested, Part, Totals, Walk};
 use super::slot::{Heap, NoMemory, Slot, Zeroed};
-use super::tracker::{Epoch, Hardware, History, Plan};
+use super::tracker::{Epoch, Hardware, History, Plan, Tracker};
 
 /// The record of 512 pages, with a payload `P` that belongs to the caller.
 ///
@@ -33,8 +33,12 @@ pub struct Chunk<P, H: Heap> {
     newest: AtomicU64,
     /// Newest stamp of a page that is not in `last`; zero for none.
     before: AtomicU64,
-    /// Write faults since the last commit.
+    /// How many were open after the last commit. Zero, too, when others were opened since.
+    open_pages: AtomicU64,
+    /// Write faults since the last commit, but those on pages written just before.
     faults: AtomicU64,
+    /// What all of them cost, on top of the regret.
+    spent: AtomicU64,
     /// Not zero if the last commit here froze what changed, so nothing was left open.
     froze: AtomicU64,
     /// See [`History`].
@@ -58,25 +62,36 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
         self.payload.get()
     }
 
-    /// Counts a write fault on a page, after commit `epoch`. Returns how many there were since,
-    /// and the regret of those before. None when it does not count: the first write to a page
-    /// that no commit has seen says nothing about others, and a page that was written just
-    /// before is left open by the next commit anyway.
-    pub fn count_fault(&self, page: u64, epoch: u64) -> Option<(u32, u32)> {
+    /// Counts a write fault on a page, after commit `epoch`. Whether the chunk is to be opened
+    /// now.
+    ///
+    /// The first write to a page that no commit has seen counts for nothing: it says nothing
+    /// about others.
+    pub fn count_fault(&self, page: u64, epoch: u64, tracker: &Tracker) -> bool {
         let page = page as usize % CHUNK_PAGES;
-        let stamp = self.stamps.get()?[page].load(Ordering::Relaxed);
-        let counts = self.froze.load(Ordering::Relaxed) != 0 || stamp + 1 < epoch;
-        if stamp == 0 || !counts {
-            return None;
+        let stamp = match self.stamps.get() {
+            Some(stamps) => stamps[page].load(Ordering::Relaxed),
+            None => 0,
+        };
+        if stamp == 0 {
+            return false;
         }
-        let faults = self.faults.fetch_add(1, Ordering::Relaxed) + 1;
-        Some((faults as u32, self.regret.load(Ordering::Relaxed) as u32))
+        // A page that was written just before is left open by the next commit anyway, unless
+        // that has to freeze it, as the last one had to.
+        let lately = stamp + 1 >= epoch && self.froze.load(Ordering::Relaxed) == 0;
+        if !lately {
+            self.faults.fetch_add(1, Ordering::Relaxed);
+        }
+        let cost = tracker.fault_counts(lately);
+        let before = self.spent.fetch_add(cost.into(), Ordering::Relaxed) as u32;
+        tracker.opens(before, cost)
     }
 
     /// Pages that were made writable, other than by a fault of their own. The caller
     /// keeps commits away, and notes a page of the chunk before it lets them come.
     pub fn opened(&self, pages: &Bits) {
         self.open.insert(pages);
+        self.open_pages.store(0, Ordering::Relaxed);
     }
 
     /// Whether a page is frozen. The caller keeps commits away if it relies on a no.
@@ -110,7 +125,8 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
             stamps[page].store(epoch, Ordering::Relaxed);
         }
         self.last.store(pages);
-        self.ever.store(&self.ever.load().or(pages));
+        let new = pages.minus(&self.ever.load());
+        self.ever.insert(&new);
         self.newest.store(epoch, Ordering::Relaxed);
     }
 
@@ -154,6 +170,46 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
         lately
     }
 
+    /// Whether the next harvest has nothing to decide, if there are no notes.
+    fn is_settled(&self, tracker: &Tracker) -> bool {
+        self.spent.load(Ordering::Relaxed) == 0
+            && self.regret.load(Ordering::Relaxed) == 0
+            && self.open_pages.load(Ordering::Relaxed) != 0
+            && tracker.is_settled(
+                self.watched.load(Ordering::Relaxed) as u32,
+                self.window.load(Ordering::Relaxed) as u32,
+            )
+    }
+
+    /// As [`Part::harvest`], for a chunk whose open pages stay as they are.
+    fn harvest_settled<W: Hardware>(&self, first: u64, commit: &mut Commit<'_, W>) -> Harvested {
+        let plan = Plan {
+            keep: self.open.load(),
+            ..Plan::default()
+        };
+        let dirty = commit.hardware.harvest(first, &plan);
+        let pinned = commit.hardware.pinned(first, &plan.keep.or(&dirty));
+        let changed = dirty.or(&pinned);
+        if !changed.is_empty() {
+            self.stamp(&changed, commit.epoch);
+            self.seen.insert(&changed);
+        }
+        self.watched.fetch_add(1, Ordering::Relaxed);
+        let again = pinned
+            .iter()
+            .map(|page| u64::from(self.note(page as u64)))
+            .sum();
+        let open = self.open_pages.load(Ordering::Relaxed);
+        Harvested {
+            looked: open,
+            changed: changed.len() as u64,
+            again,
+            open,
+            open_chunks: 1,
+            ..Harvested::default()
+        }
+    }
+
     fn history(&self) -> History {
         History {
             open: self.open.load(),
@@ -171,6 +227,7 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
             .store(history.watched.into(), Ordering::Relaxed);
         self.window.store(history.window.into(), Ordering::Relaxed);
         self.regret.store(history.regret.into(), Ordering::Relaxed);
+        self.spent.store(history.regret.into(), Ordering::Relaxed);
     }
 
     /// Arms and freezes pages. Only within a commit. Returns pages that turned out to
@@ -187,6 +244,7 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
             };
             late = hardware.harvest(first, &plan);
             self.open.store(&open.minus(&arm));
+            self.open_pages.store(0, Ordering::Relaxed);
         }
         self.frozen.insert(pages);
         (late, arm.len() as u64)
@@ -232,12 +290,17 @@ impl<P: Zeroed, H: Heap> Part for Chunk<P, H> {
                 _ => self.noted.0[n].swap(0, Ordering::SeqCst),
             }
         }));
+        if noted.is_empty() && !commit.freeze && self.is_settled(commit.tracker) {
+            return self.harvest_settled(first, commit);
+        }
         let mut history = self.history();
+        let looked = noted.or(&history.open).len() as u64;
         let epoch = Epoch {
             noted,
             again: self.stamped_lately(&noted, commit.epoch),
             ever: self.ever.load(),
             faults: self.faults.load(Ordering::Relaxed) as u32,
+            spent: self.spent.load(Ordering::Relaxed) as u32,
             freeze: commit.freeze,
         };
         let outcome = commit
@@ -254,7 +317,9 @@ impl<P: Zeroed, H: Heap> Part for Chunk<P, H> {
             again += u64::from(self.note(page as u64));
         }
         let open = history.open.len() as u64;
+        self.open_pages.store(open, Ordering::Relaxed);
         Harvested {
+            looked,
             taken: noted.len() as u64,
             changed: outcome.changed.len() as u64,
             again,

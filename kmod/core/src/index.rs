@@ -38,6 +38,8 @@ const FAN: usize = 1 << FAN_SHIFT;
 /// What a commit took from a part of the index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Harvested {
+    /// Pages looked at.
+    pub looked: u64,
     /// Notes taken.
     pub taken: u64,
     /// Pages stamped: those noted, and those found dirty beside them.
@@ -56,6 +58,7 @@ pub struct Harvested {
 
 impl Harvested {
     fn add(&mut self, other: Harvested) {
+        self.looked += other.looked;
         self.taken += other.taken;
         self.changed += other.changed;
         self.again += other.again;

@@ -172,8 +172,10 @@ pub struct Epoch {
     pub again: Bits,
     /// Pages that were ever written.
     pub ever: Bits,
-    /// Write faults since the commit before.
+    /// Write faults since the commit before, but those on pages that will be left open.
     pub faults: u32,
+    /// The regret, and what all faults since have cost.
+    pub spent: u32,
     /// A snapshot will hold what changed.
     pub freeze: bool,
 }
@@ -198,6 +200,12 @@ const WINDOW_MIN: u32 = 8;
 /// Each time that nothing was worth closing it takes twice as long, up to this.
 const WINDOW_MAX: u32 = 64;
 
+/// Whether to look for stale pages after so many commits. That costs something, too, so it is
+/// not done each time.
+fn is_due(watched: u32) -> bool {
+    watched >= 2 && watched.is_power_of_two()
+}
+
 /// The tracking policy of an arena.
 pub struct Tracker {
     policy: Policy,
@@ -219,28 +227,47 @@ impl Tracker {
         self.policy != Policy::Armed
     }
 
+    /// Whether a chunk that was watched for so many commits, of so many, stays as it is at the
+    /// next one, if nothing was noted.
+    pub fn is_settled(&self, watched: u32, window: u32) -> bool {
+        let next = watched + 1;
+        self.policy == Policy::Open || (!is_due(next) && next < window)
+    }
+
     /// Told by a commit which hardware it has.
     pub fn uses(&self, costs: &'static Costs) {
         self.direct.store(costs.pass == 0, Ordering::Relaxed);
     }
 
-    /// Whether the chunk of a page that takes its `faults`-th write fault of this epoch
-    /// should be opened as a whole now.
-    pub fn opens(&self, faults: u32, regret: u32) -> bool {
-        let costs = match self.direct.load(Ordering::Relaxed) {
+    fn costs(&self) -> &'static Costs {
+        match self.direct.load(Ordering::Relaxed) {
             true => &Costs::DIRECT,
             false => &Costs::RANGES,
-        };
+        }
+    }
+
+    /// What a write fault counts. One on a page that was written `lately` counts less, because
+    /// there will not be another: the page is left open.
+    pub fn fault_counts(&self, lately: bool) -> u32 {
+        let fault = self.costs().fault;
+        if lately {
+            fault / 2
+        } else {
+            fault
+        }
+    }
+
+    /// Whether the chunk of a page should be opened as a whole now, for whose faults so much
+    /// was spent before one that counts `cost`.
+    pub fn opens(&self, before: u32, cost: u32) -> bool {
         match self.policy {
             Policy::Armed => false,
             Policy::Open => true,
             // Each time when as much was spent on faults as opening would have cost: once
             // is enough for one mapping; others of the arena have entries of their own.
             Policy::Adaptive => {
-                let price = costs.opening();
-                let spent = regret.saturating_add(faults.saturating_mul(costs.fault));
-                let times = |spent: u32| spent.checked_div(price);
-                times(spent) > times(spent.saturating_sub(costs.fault))
+                let times = |spent: u32| spent.checked_div(self.costs().opening());
+                times(before.saturating_add(cost)) > times(before)
             }
         }
     }
@@ -324,8 +351,7 @@ impl Tracker {
             return Bits::default();
         }
         history.watched += 1;
-        // To look into it costs something, too, so it is not done each time.
-        if history.watched >= 2 && history.watched.is_power_of_two() {
+        if is_due(history.watched) {
             let stale = history.open.minus(&history.seen).minus(&epoch.noted);
             if !stale.is_empty() {
                 let all = costs.harvest(&history.open);
@@ -346,23 +372,21 @@ impl Tracker {
     /// Adds up what faults cost more than harvesting all pages would have. Whether the fault
     /// handler opened the chunk, because that had become too much.
     fn regret(&self, epoch: &Epoch, history: &mut History, costs: &Costs) -> bool {
-        if epoch.faults == 0 && history.regret == 0 {
+        if epoch.spent == 0 && history.regret == 0 {
             return false;
         }
         let price = costs.opening();
-        let spent = history
-            .regret
-            .saturating_add(epoch.faults.saturating_mul(costs.fault));
-        if spent >= price {
+        if epoch.spent >= price {
             history.regret = 0;
             history.watch(WINDOW_MIN);
             return true;
         }
         let all = costs.harvest(&epoch.ever.or(&history.open));
         let more = all.saturating_sub(costs.harvest(&history.open));
-        let arming = epoch.faults.saturating_mul(costs.arm);
+        let fresh = epoch.faults.saturating_mul(costs.fault + costs.arm);
+        let regret = history.regret.saturating_add(fresh).saturating_sub(more);
         // Just below the price, so that the next fault opens.
-        history.regret = (spent + arming).saturating_sub(more).min(price - 1);
+        history.regret = regret.min(price - 1);
         false
     }
 }
@@ -429,6 +453,7 @@ mod tests {
         before: Bits,
         ever: Bits,
         faults: u32,
+        spent: u32,
         faults_in_all: u32,
         froze: bool,
     }
@@ -444,6 +469,7 @@ mod tests {
                 before: Bits::default(),
                 ever: Bits::default(),
                 faults: 0,
+                spent: 0,
                 faults_in_all: 0,
                 froze: false,
             }
@@ -453,12 +479,15 @@ mod tests {
             for page in pages.iter() {
                 if !self.machine.writable.contains(page) {
                     self.faults_in_all += 1;
-                    let counts =
-                        self.ever.contains(page) && (self.froze || !self.last.contains(page));
-                    self.faults += u32::from(counts);
-                    if counts && self.tracker.opens(self.faults, self.history.regret) {
-                        self.machine.writable = Bits([u64::MAX; WORDS]);
-                        self.history.open = self.machine.writable;
+                    if self.ever.contains(page) {
+                        let lately = self.last.contains(page) && !self.froze;
+                        self.faults += u32::from(!lately);
+                        let (before, cost) = (self.spent, self.tracker.fault_counts(lately));
+                        self.spent += cost;
+                        if self.tracker.opens(before, cost) {
+                            self.machine.writable = Bits([u64::MAX; WORDS]);
+                            self.history.open = self.machine.writable;
+                        }
                     }
                     self.noted.insert(page);
                     self.machine.writable.insert(page);
@@ -473,6 +502,7 @@ mod tests {
                 again: Bits::default(),
                 ever: self.ever,
                 faults: core::mem::take(&mut self.faults),
+                spent: self.spent,
                 freeze,
             };
             let again = epoch.noted.and(&self.last.or(&self.before));
@@ -484,6 +514,7 @@ mod tests {
             self.last = outcome.changed;
             self.ever.union(&outcome.changed);
             self.froze = freeze;
+            self.spent = self.history.regret;
             outcome
         }
 
@@ -537,6 +568,14 @@ mod tests {
         let faults = chunk.epoch(&set((0..512).step_by(2)));
         assert!((2..30).contains(&faults), "{faults} faults");
         assert_eq!(chunk.epoch(&set((1..512).step_by(2))), 0);
+    }
+
+    #[test]
+    fn writing_a_whole_chunk_again_opens_it_within_the_epoch() {
+        let mut chunk = Chunk::new(Policy::Adaptive);
+        chunk.epoch(&Bits::ALL);
+        let faults = chunk.epoch(&Bits::ALL);
+        assert!((2..40).contains(&faults), "{faults} faults");
     }
 
     #[test]

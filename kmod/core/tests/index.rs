@@ -46,15 +46,13 @@ impl Machine {
         if !self.writable.contains(&page) {
             let chunk = index.chunk(page).unwrap();
             let first = page - page % CHUNK_PAGES as u64;
-            if let Some((faults, regret)) = chunk.count_fault(page, epoch) {
-                if index.tracker().opens(faults, regret) {
-                    // Every third page has an entry.
-                    let mut opened = Bits::default();
-                    (0..CHUNK_PAGES).step_by(3).for_each(|at| opened.insert(at));
-                    self.writable
-                        .extend(opened.iter().map(|at| first + at as u64));
-                    chunk.opened(&opened);
-                }
+            if chunk.count_fault(page, epoch, index.tracker()) {
+                // Every third page has an entry.
+                let mut opened = Bits::default();
+                (0..CHUNK_PAGES).step_by(3).for_each(|at| opened.insert(at));
+                self.writable
+                    .extend(opened.iter().map(|at| first + at as u64));
+                chunk.opened(&opened);
             }
             new = index.note(page);
             self.writable.insert(page);
