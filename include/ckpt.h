@@ -2,10 +2,10 @@
 /*
  * libckpt: memory that remembers what changed.
  *
- * A program keeps its state in an *arena*, and *commits* when that state makes sense. Each
- * commit saves the pages that changed since the one before to a *chain*, a folder. When the
- * program starts again, ckpt_open() restores the newest commit: the same bytes at the same
- * addresses.
+ * A program keeps its state in an *arena*, and *commits* when that state makes sense. The pages
+ * that changed since the commit before are saved to a *chain*, a folder, while the program goes
+ * on. When it starts again, ckpt_open() restores the newest commit that is *durable*: the same
+ * bytes at the same addresses.
  *
  *     struct ckpt_options options = CKPT_OPTIONS_INIT;
  *     options.dir = "state";
@@ -20,6 +20,8 @@
  *     for (;;) {
  *             counter->value++;
  *             ckpt_commit(ctx, NULL);
+ *             if (counter->value % 1000 == 0 && ckpt_wait(ctx, 0, -1) == 0)
+ *                     printf("%ld is safe\n", counter->value);
  *     }
  *
  * Start it with `ckptctl run -- ./program`, which gives it the same memory layout each time.
@@ -30,6 +32,27 @@
  *   good only in the same executable at the same address; a restore anywhere else is refused,
  *   unless CKPT_NO_CODE_POINTERS says that there are none. Files, sockets, threads, the stack
  *   and the ordinary heap do not survive: the program makes them again.
+ *
+ * DURABLE
+ *   ckpt_commit() returns when the epoch is closed: from then on the program may change its
+ *   state, and what it had at that moment is saved by a thread of the library's. The epoch is
+ *   durable when that is done, a little later: it survives a crash and a power cut then, and not
+ *   before. What must not be said before it is safe waits for it: ckpt_wait(), a hook
+ *   CKPT_AFTER_COMMIT, or ckpt_commit_sync() in place of ckpt_commit(). An epoch that was not
+ *   durable when the program died was never there, and its number is given again.
+ *
+ *   Up to CKPT_IN_FLIGHT_MAX commits can be on their way to the disk. A program that commits
+ *   faster than the disk can take it is held up in ckpt_commit() until there are fewer.
+ *
+ *   When a commit cannot be saved, because the disk is full, say, those that are on their way
+ *   behind it are given up as well: each builds on the one before. ckpt_wait() returns why. Nothing
+ *   is lost as long as the program runs: the next ckpt_commit() takes everything since the last
+ *   durable epoch and waits for it, so its result tells whether the disk is still full; when it
+ *   returns 0, all is as if nothing had happened.
+ *
+ *   CKPT_COMMIT=sync in the environment, or CKPT_SYNC, make every ckpt_commit() wait. So does
+ *   the lack of what the background needs (a module that can make snapshots, memory within
+ *   RLIMIT_MEMLOCK for what is on its way, a thread): the library says so once on stderr.
  *
  * RETURN VALUES
  *   Functions that return int return 0, or a negative error number: the negative of one of
@@ -47,19 +70,24 @@
  *
  * THREADS
  *   A context may be used from any thread. ckpt_malloc() and its kin may run at the same time
- *   as each other. ckpt_commit() saves the arena as it is: the program sees to it that no
+ *   as each other. ckpt_commit() takes the arena as it is: the program sees to it that no
  *   other thread writes to the arena between its call and its return. A write at that time
- *   damages nothing, but it may be half in the commit; the next commit has all of it. Calls
- *   that change the context itself (open, close, region, grow, hook, commit) take turns, and
- *   ckpt_malloc() and its kin wait for a commit that is saving. A hook may call any function but
- *   ckpt_commit(), ckpt_close() and ckpt_hook(), in the thread that it runs in. No function may
- *   be called from a signal handler.
+ *   damages nothing, but it may be half in the commit; the next commit has all of it. What is
+ *   written after its return is not in it. Calls that change the context itself (open, close,
+ *   region, grow, hook, commit) take turns, and ckpt_malloc() and its kin wait for a synchronous
+ *   commit. A hook may call any function but ckpt_commit(), ckpt_commit_sync(), ckpt_wait(),
+ *   ckpt_close() and ckpt_hook(), in the thread that it runs in. No function may be called from a
+ *   signal handler.
+ *
+ *   The library's own thread, "ckpt-save", is started by the first commit that needs it. All
+ *   signals but those that a thread brings upon itself are blocked in it.
  *
  * FORK
  *   A child does not have the arena: touching it is SIGSEGV. The child must not use the
  *   context; every function refuses with -EPERM there, or its neutral value. It may open a
  *   context of its own. It keeps the parent's chain locked until it ends or executes another
- *   program: a parent that is started again meanwhile gets -EBUSY.
+ *   program: a parent that is started again meanwhile gets -EBUSY. The thread that saves is the
+ *   parent's alone: what is on its way when a child is forked is saved by the parent, once.
  */
 #ifndef CKPT_H
 #define CKPT_H
@@ -82,16 +110,28 @@ typedef struct ckpt ckpt_t;
 #define CKPT_NO_CODE_POINTERS (1u << 0)
 /* Begin anew even if the chain has commits; they stay in it. ckpt_options.flags */
 #define CKPT_FRESH (1u << 1)
+/* ckpt_commit() returns when the epoch is durable, as ckpt_commit_sync(). ckpt_options.flags */
+#define CKPT_SYNC (1u << 2)
+
+/* Commits that can be on their way to the disk at the same time. */
+#define CKPT_IN_FLIGHT_MAX 4
 
 /* When a hook runs. */
-#define CKPT_BEFORE_COMMIT 1 /* before anything is saved; non-zero refuses the commit */
+#define CKPT_BEFORE_COMMIT 1 /* before the epoch is closed; non-zero refuses the commit */
 #define CKPT_AFTER_COMMIT 2  /* the epoch is durable */
 #define CKPT_AFTER_RESTORE 3 /* in ckpt_open(), the state is back */
 
 /*
- * A hook. epoch: the one that will be committed, was committed, or was restored. Returns 0,
+ * A hook. epoch: the one that will be committed (or the one behind it, when the first try runs
+ * out of memory), the one that is durable, or the one that was restored. Returns 0,
  * or an error number, positive or negative, that makes the call it runs in fail with -ECANCELED;
  * the result of CKPT_AFTER_COMMIT is ignored. It must return: no longjmp(), no C++ exception.
+ *
+ * CKPT_AFTER_COMMIT runs in the library's own thread while the program goes on, unless the
+ * commit was synchronous. The state may have changed since that epoch: what the hook needs
+ * to know of it is noted by CKPT_BEFORE_COMMIT, outside of the arena. Epochs come in ascending
+ * order, one at a time; those that could not be saved are left out, the next one has what they
+ * had. ckpt_wait() and ckpt_close() return behind the hooks.
  */
 typedef int ckpt_hook_fn(ckpt_t *ctx, uint64_t epoch, void *user);
 
@@ -105,7 +145,7 @@ struct ckpt_options {
 	uint64_t arena_bytes;   /* address space to reserve: 64 GiB, or what the chain says */
 	uint64_t base;          /* its address: 0x200000000000, or what the chain says */
 	uint64_t restore_epoch; /* epoch to restore: $CKPT_RESTORE_EPOCH, or the newest */
-	uint32_t flags;         /* CKPT_NO_CODE_POINTERS, CKPT_FRESH */
+	uint32_t flags;         /* CKPT_NO_CODE_POINTERS, CKPT_FRESH, CKPT_SYNC */
 	uint32_t reserved;      /* zero */
 	ckpt_hook_fn *after_restore; /* run at the end of ckpt_open() if it restored */
 	void *after_restore_user;
@@ -134,9 +174,12 @@ struct ckpt_options {
 int ckpt_open(const struct ckpt_options *options, ckpt_t **ctx);
 
 /*
- * Closes a context, once calls of other threads with it have returned; calls that begin
- * meanwhile get -EINVAL, those from their hooks, too. The arena's memory is gone with it; the
- * chain stays. What was not committed is lost. -EINVAL if it is not open, -EDEADLK from a hook.
+ * Closes a context, once what was committed is durable and calls of other threads with it have
+ * returned; calls that begin then get -EINVAL. The arena's memory is gone with it; the chain
+ * stays. What was not committed is lost, and so is what a program that ends without this call has
+ * on its way. -EINVAL if it is not open, -EDEADLK from a hook. Any other error says why the last
+ * commit is not durable: the context is closed all the same, and the chain has everything up to
+ * the last durable epoch.
  */
 int ckpt_close(ckpt_t *ctx);
 
@@ -195,25 +238,72 @@ void *ckpt_root(ckpt_t *ctx);
 struct ckpt_commit_info {
 	size_t size;            /* sizeof(struct ckpt_commit_info), set by the caller */
 	uint64_t epoch;         /* the epoch */
-	uint64_t pages;         /* pages saved */
-	uint64_t stored_bytes;  /* bytes the chain grew by */
+	uint64_t pages;         /* pages saved, or to be saved */
+	uint64_t stored_bytes;  /* bytes the chain grew by, 0 when that is not known yet */
 	uint64_t pause_ns;      /* time the kernel held writers up */
-	uint64_t total_ns;      /* time the call took, from the first hook to the last */
+	uint64_t total_ns;      /* time the call took, from the first hook on */
 };
 
 /*
- * Commits: closes the epoch and saves what changed. When it returns 0 the epoch is durable: it
- * survives a crash and a power cut. info may be NULL.
+ * Commits: closes the epoch. What changed is saved while the program goes on, see DURABLE above;
+ * ckpt_wait() waits for it. info may be NULL.
  *
  * When it fails the program goes on as if it had not been called: nothing is lost, what changed
  * is saved by the next commit that succeeds.
  *
  *   -ECANCELED  a hook refused
- *   -ENOSPC     the disk is full
- *   -EIO and what else the file system says
+ *   -ENOSPC     the disk is full: this commit, or one before it that it builds on, could not be
+ *               saved
+ *   -EIO and what else the file system says, likewise
  *   -EDEADLK    called from a hook
  */
 int ckpt_commit(ckpt_t *ctx, struct ckpt_commit_info *info);
+
+/*
+ * Commits, and returns when the epoch is durable, as does ckpt_commit() with CKPT_SYNC. The pages
+ * are read from the arena during the call, so threads of the program wait for the disk, too.
+ * Errors as with ckpt_commit().
+ */
+int ckpt_commit_sync(ckpt_t *ctx, struct ckpt_commit_info *info);
+
+/*
+ * Waits until an epoch is durable: one that ckpt_commit() told, or 0 for that of the last commit.
+ * Waits for timeout_ms milliseconds at most; 0 only looks, a negative number waits as long as it
+ * takes. An epoch that was given up counts as durable as soon as a later one is.
+ *
+ *   0           it is durable, and hooks CKPT_AFTER_COMMIT have run; also if nothing was committed
+ *   -ETIMEDOUT  it is not yet
+ *   -ENOSPC, -EIO and what else the file system says: it could not be saved. The next commit
+ *               tries again, see DURABLE above
+ *   -EINVAL     it was not committed yet
+ *   -EDEADLK    called from a hook
+ */
+int ckpt_wait(ckpt_t *ctx, uint64_t epoch, int timeout_ms);
+
+/* What commits have done and cost since the context was opened. */
+struct ckpt_commit_stats {
+	size_t size;              /* sizeof(struct ckpt_commit_stats), set by the caller */
+	uint64_t commits;         /* epochs closed */
+	uint64_t saved;           /* of these, durable with a record of their own */
+	uint64_t given_up;        /* of these, not saved; a later one has what they had */
+	uint64_t fallbacks;       /* synchronous because there could be no snapshot */
+	uint64_t in_flight;       /* on their way now */
+	uint64_t queue_waits;     /* commits that waited because too many were on their way */
+	uint64_t queue_wait_ns;   /* how long, all together */
+	uint64_t pause_ns;        /* time that commits held writers up, all together */
+	uint64_t pause_ns_max;    /* the longest */
+	uint64_t pause_ns_last;   /* the last */
+	uint64_t durable_ns;      /* from closing an epoch until it was durable, all together */
+	uint64_t durable_ns_max;  /* the longest */
+	uint64_t durable_ns_last; /* the last */
+	uint64_t pages;           /* pages saved */
+	uint64_t stored_bytes;    /* bytes the chain grew by */
+	uint64_t copied_pages;    /* pages copied aside because they were written before they were saved */
+	uint64_t writer_waits;    /* times that a writer had to wait until its page was saved */
+};
+
+/* Tells what commits have done and cost. -EINVAL if stats is NULL or of the wrong size. */
+int ckpt_stats(ckpt_t *ctx, struct ckpt_commit_stats *stats);
 
 /* 1 if ckpt_open() restored a commit, else 0. */
 int ckpt_is_restored(ckpt_t *ctx);
@@ -221,8 +311,14 @@ int ckpt_is_restored(ckpt_t *ctx);
 /* The epoch that ckpt_open() restored, 0 if none. */
 uint64_t ckpt_restored_epoch(ckpt_t *ctx);
 
-/* The last durable epoch, 0 before any. */
+/*
+ * The epoch of the last commit, durable or on its way to be, 0 before any. One that could not be
+ * saved does not count.
+ */
 uint64_t ckpt_epoch(ckpt_t *ctx);
+
+/* The last durable epoch, 0 before any. */
+uint64_t ckpt_durable(ckpt_t *ctx);
 
 /*
  * The generation: 16 random bytes made anew by each start, restore or not. A program that

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A context: one arena, one chain, and what moves state between them.
 
+mod commit;
+mod opening;
+
 use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -8,10 +11,9 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::thread;
+use std::thread::JoinHandle;
 use std::thread::ThreadId;
-use std::time::Instant;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
+use std::time::Duration;
 
 use crate::arena::Arena;
 use crate::arena::Heap;
@@ -20,76 +22,55 @@ use crate::error::Error;
 use crate::hooks::Hook;
 use crate::hooks::Hooks;
 use crate::hooks::When;
-use crate::identity;
-use crate::options::Options;
-use crate::options::Restore;
-use crate::store;
-use crate::store::CommitInfo;
-use crate::store::CommitMeta;
+use crate::saving::ChainEnd;
+use crate::saving::Queue;
+use crate::saving::Saving;
+use crate::saving::Stats;
 use crate::store::Identity;
-use crate::store::Kind;
 use crate::store::Recovery;
-use crate::store::StoreError;
-use crate::store::Writer;
 use crate::sys::memory::PAGE;
 use crate::sys::process;
-use crate::track;
-use crate::track::Geometry;
-use crate::track::PageRange;
+pub use commit::CommitReport;
 
 /// log2 of the bytes of a page.
 const PAGE_SHIFT: u32 = PAGE.trailing_zeros();
 
-/// Pages that are read from the arena in one go when they are saved.
-const COPY_PAGES: u64 = 64;
-
-/// What a commit did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CommitReport {
-    /// The epoch.
-    pub epoch: u64,
-    /// Pages saved, zero pages among them.
-    pub pages: u64,
-    /// Bytes the chain grew by.
-    pub stored_bytes: u64,
-    /// For how long the tracker held writers up.
-    pub pause_ns: u64,
-    /// How long the call took, hooks included.
-    pub total_ns: u64,
-}
-
-/// What is used under the lock.
-struct Inner {
-    arena: Arena,
-    heap: Heap,
-    dir: PathBuf,
-    /// None when the last one could not undo a failed append: then the next commit opens
-    /// the chain again, which examines what is on the disk.
-    writer: Option<Writer>,
-    /// Everything up to this epoch is in the chain: the library's cursor.
-    saved: u64,
-    /// The last durable epoch of this state, which the next one builds on.
-    parent: Option<u64>,
-    /// The arena's last epoch.
-    epoch: u64,
-}
-
 /// An open context. May be used from any thread. A clone is the same context; it is closed with
 /// the last of them.
 #[derive(Clone)]
-pub struct Context(Arc<Shared>);
+pub struct Context {
+    shared: Arc<Shared>,
+    /// None in what the library's own thread hands to hooks: a context that is being closed is
+    /// not kept open by them.
+    open: Option<Arc<Open>>,
+}
 
-/// What all clones share.
+/// Closes a context when it is dropped.
+struct Open {
+    shared: Arc<Shared>,
+    /// What could not be saved has been told already.
+    told: Mutex<bool>,
+}
+
+/// What all clones share, and the thread that saves.
 ///
 /// # Locks
 ///
-/// `turn` first, then `hooks` or `inner`, never both of these. Hooks run with `turn` alone.
+/// `turn` first, then `hooks`, or `inner` and then `chain_end`. The queue's own lock may be
+/// taken under any of them, `in_hooks` as well. Hooks before a commit run with `turn` alone,
+/// hooks behind one with `turn` or, in the library's own thread, without any.
 struct Shared {
     inner: Mutex<Inner>,
+    chain_end: Mutex<ChainEnd>,
+    queue: Queue,
     hooks: Mutex<Hooks>,
-    /// Held by the thread that commits; `committing` says which one that is.
+    /// Held by the thread that commits.
     turn: Mutex<()>,
-    committing: Mutex<Option<ThreadId>>,
+    /// Threads that are in a hook.
+    in_hooks: Mutex<Vec<ThreadId>>,
+    worker: Mutex<Option<JoinHandle<()>>>,
+    saving: Saving,
+    dir: PathBuf,
     owner: u32,
     /// [`process::forks`] when it was opened.
     forks: u32,
@@ -100,6 +81,12 @@ struct Shared {
     tracker: &'static str,
 }
 
+/// The arena as the library changes it.
+struct Inner {
+    arena: Arena,
+    heap: Heap,
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic under a lock leaves nothing half done that the next user could not bear: the
     // arena's tables change field by field at the end, the writer undoes what it began.
@@ -107,170 +94,104 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Context {
-    /// Opens a chain and makes an arena; restores what the options say.
-    pub fn open(options: Options) -> Result<Context, Error> {
-        let dir = options.chosen_dir()?;
-        let name = options.chosen_name()?;
-        let choice = match options.tracker {
-            Some(choice) => choice,
-            None => track::Choice::from_environment()?,
-        };
-        let restore = options.chosen_restore()?;
-        let (writer, recovery) = Writer::open_or_create(&dir, store::Options::default())?;
-        let restored = match restore {
-            Restore::Nothing => None,
-            Restore::Epoch(epoch) => Some(epoch),
-            Restore::Newest => writer.chain().newest()?.map(|commit| commit.epoch),
-        };
-        let meta = restored
-            .map(|epoch| writer.chain().get(epoch))
-            .transpose()?;
-        let identity = identity::current(options.no_code_pointers);
-        if let Some(meta) = &meta {
-            if meta.page_shift != PAGE_SHIFT {
-                return Err(Error::Layout(format!(
-                    "the pages of the chain have {} bytes, and this version can do {PAGE} only",
-                    1u64 << meta.page_shift
-                )));
-            }
-            identity::check(&meta.identity, &identity)?;
-        }
-        let place = meta
-            .as_ref()
-            .map(|meta| (meta.arena_base, meta.arena_len_pages << PAGE_SHIFT));
-        let (base, len_bytes) = options.chosen_place(place)?;
-        let highest = writer
-            .chain()
-            .commits()
-            .map(|commit| commit.epoch)
-            .max()
-            .unwrap_or(0);
-        let geometry = Geometry {
-            name,
-            base,
-            len_bytes,
-            epoch: highest,
-        };
-        let mut generation = [0; 16];
-        process::random(&mut generation).map_err(|source| Error::System {
-            doing: "draw a random number",
-            source,
-        })?;
-
-        let tracker = track::open(choice, &geometry)?;
-        let tracker_name = tracker.name();
-        let arena = match &meta {
-            None => Arena::begin(tracker)?,
-            Some(meta) => {
-                let mut arena = Arena::prepare(tracker, &meta.regions)?;
-                fill(&mut arena, writer.chain(), meta.epoch)?;
-                arena.resume()?;
-                arena
-            }
-        };
-        let mut inner = Inner {
-            arena,
-            heap: Heap::new(),
-            dir,
-            writer: Some(writer),
-            saved: highest,
-            parent: restored,
-            epoch: highest,
-        };
-        if meta.is_some() {
-            inner.note_restore(&identity, generation)?;
-        }
-        let context = Context(Arc::new(Shared {
-            inner: Mutex::new(inner),
-            hooks: Mutex::new(options.hooks),
-            turn: Mutex::new(()),
-            committing: Mutex::new(None),
-            owner: std::process::id(),
-            forks: process::forks(),
-            identity,
-            generation,
-            restored,
-            recovery,
-            tracker: tracker_name,
-        }));
-        if let Some(epoch) = restored {
-            let hooks = lock(&context.0.hooks).clone();
-            context.in_hooks(|| hooks.after_restore(&context, epoch))?;
-        }
-        Ok(context)
-    }
-
     /// Refuses in a child of the process that opened it: what another thread of that process
-    /// had locked then would stay locked.
+    /// had locked then would stay locked, and the thread that saves is not there.
     pub fn check_process(&self) -> Result<(), Error> {
-        match process::forks() == self.0.forks {
-            true => Ok(()),
-            false => Err(Error::Forked {
-                owner: self.0.owner,
-            }),
-        }
+        self.shared.check_process()
     }
 
     fn inner(&self) -> Result<MutexGuard<'_, Inner>, Error> {
         self.check_process()?;
-        Ok(lock(&self.0.inner))
+        Ok(lock(&self.shared.inner))
     }
 
     /// Runs hooks, with the thread marked so that it cannot wait for itself.
     fn in_hooks<T>(&self, run: impl FnOnce() -> T) -> T {
-        struct Unmark<'a>(&'a Context, Option<ThreadId>);
+        struct Unmark<'a>(&'a Mutex<Vec<ThreadId>>);
         impl Drop for Unmark<'_> {
             fn drop(&mut self) {
-                *lock(&self.0.0.committing) = self.1;
+                let mut threads = lock(self.0);
+                let this = thread::current().id();
+                if let Some(at) = threads.iter().rposition(|&thread| thread == this) {
+                    threads.remove(at);
+                }
             }
         }
-        let before = lock(&self.0.committing).replace(thread::current().id());
-        let _unmark = Unmark(self, before);
+        let threads = &self.shared.in_hooks;
+        lock(threads).push(thread::current().id());
+        let _unmark = Unmark(threads);
         run()
     }
 
     /// True in a hook that this thread runs.
     pub fn in_hook(&self) -> bool {
-        *lock(&self.0.committing) == Some(thread::current().id())
+        lock(&self.shared.in_hooks).contains(&thread::current().id())
     }
 
-    /// Closes the epoch and saves what changed. The epoch is durable when this returns.
-    ///
-    /// When it fails, nothing is lost: what changed is saved by the next commit that succeeds.
-    pub fn commit(&self) -> Result<CommitReport, Error> {
+    fn refuse_in_hooks(&self, what: &'static str) -> Result<(), Error> {
         self.check_process()?;
-        if self.in_hook() {
-            return Err(Error::FromHook("commit"));
+        match self.in_hook() {
+            true => Err(Error::FromHook(what)),
+            false => Ok(()),
         }
-        let _turn = lock(&self.0.turn);
-        let begun = Instant::now();
-        let next = self.inner()?.epoch + 1;
-        let hooks = lock(&self.0.hooks).clone();
-        self.in_hooks(|| hooks.before_commit(self, next))?;
-        let mut report = self.inner()?.commit(&self.0.identity, self.0.generation)?;
-        self.in_hooks(|| hooks.after_commit(self, report.epoch));
-        report.total_ns = begun.elapsed().as_nanos() as u64;
-        Ok(report)
     }
 
     /// Registers a hook behind those that are there.
     pub fn hook(&self, when: When, hook: Arc<Hook>) -> Result<(), Error> {
-        self.check_process()?;
-        if self.in_hook() {
-            return Err(Error::FromHook("registering a hook"));
-        }
-        lock(&self.0.hooks).add(when, hook);
+        self.refuse_in_hooks("registering a hook")?;
+        lock(&self.shared.hooks).add(when, hook);
         Ok(())
+    }
+
+    /// Waits until an epoch is durable, 0 for that of the last commit, and hooks have been told;
+    /// `None` waits as long as it takes. An epoch that was given up is durable with the first
+    /// later one that is, which has all that it had.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`]; [`Error::NotDurable`] when it could not be saved: the next commit
+    /// tries again; [`Error::Invalid`] when it was not committed yet; [`Error::FromHook`].
+    pub fn wait(&self, epoch: u64, timeout: Option<Duration>) -> Result<(), Error> {
+        self.refuse_in_hooks("waiting for an epoch")?;
+        self.shared.queue.wait(epoch, timeout)
+    }
+
+    /// Closes this clone. Waits until everything that was committed is durable, or cannot be.
+    ///
+    /// # Errors
+    ///
+    /// Why the last commit is not durable. It is closed all the same.
+    pub fn close(self) -> Result<(), Error> {
+        self.refuse_in_hooks("closing")?;
+        let done = self.shared.queue.wait(0, None);
+        if let (Err(_), Some(open)) = (&done, &self.open) {
+            *lock(&open.told) = true;
+        }
+        done
+    }
+
+    /// Does something that may need memory to be charged; once more when the limit is reached
+    /// while commits are on their way, whose snapshots are charged as well.
+    fn charging<T>(&self, run: impl Fn(&mut Inner) -> Result<T, Error>) -> Result<T, Error> {
+        let first = run(&mut *self.inner()?);
+        let in_flight = self.shared.queue.stats().in_flight > 0;
+        // A hook behind a commit would wait for itself.
+        if !in_flight || !matches!(first, Err(Error::Memlock { .. })) || self.in_hook() {
+            return first;
+        }
+        // Whether they could be saved is for others to be told.
+        let _ = self.shared.queue.wait(0, None);
+        run(&mut *self.inner()?)
     }
 
     /// Finds a region by its name, or makes it; returns its address. What is new is zeroed.
     pub fn region(&self, spec: &RegionSpec<'_>) -> Result<NonNull<u8>, Error> {
-        self.inner()?.arena.region(spec)
+        self.charging(|inner| inner.arena.region(spec))
     }
 
     /// Makes a region at least `len_bytes` long. It keeps its address.
     pub fn grow_region(&self, name: &str, len_bytes: u64) -> Result<(), Error> {
-        self.inner()?.arena.grow(name, len_bytes)
+        self.charging(|inner| inner.arena.grow(name, len_bytes))
     }
 
     /// Length of a region in bytes.
@@ -286,8 +207,7 @@ impl Context {
                 "cannot allocate {size} bytes aligned to {align}: the size is above 0, the alignment a power of two"
             )));
         }
-        let inner = &mut *self.inner()?;
-        inner.heap.allocate(&mut inner.arena, size, align)
+        self.charging(|inner| inner.heap.allocate(&mut inner.arena, size, align))
     }
 
     /// Makes a block `size` bytes long, above zero, perhaps elsewhere.
@@ -297,8 +217,7 @@ impl Context {
                 "cannot make a block 0 bytes long: free it".into(),
             ));
         }
-        let inner = &mut *self.inner()?;
-        inner.heap.reallocate(&mut inner.arena, block, size)
+        self.charging(|inner| inner.heap.reallocate(&mut inner.arena, block, size))
     }
 
     /// Frees a block.
@@ -321,126 +240,81 @@ impl Context {
 
     /// The epoch that was restored, if one was.
     pub fn restored_epoch(&self) -> Option<u64> {
-        self.0.restored
+        self.shared.restored
+    }
+
+    /// The epoch of the last commit, durable or on its way to be, if there is one. What could
+    /// not be saved does not count.
+    pub fn epoch(&self) -> Result<Option<u64>, Error> {
+        self.check_process()?;
+        Ok(self.shared.queue.newest())
     }
 
     /// The last durable epoch of this state, if there is one.
-    pub fn epoch(&self) -> Result<Option<u64>, Error> {
-        Ok(self.inner()?.parent)
+    pub fn durable(&self) -> Result<Option<u64>, Error> {
+        self.check_process()?;
+        Ok(self.shared.queue.durable())
+    }
+
+    /// What commits have done and cost since it was opened.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        let costs = self.inner()?.arena.snapshot_costs()?;
+        Ok(Stats {
+            copied_pages: costs.copied_pages,
+            writer_waits: costs.writer_waits,
+            ..self.shared.queue.stats()
+        })
+    }
+
+    /// When a commit returns.
+    pub fn saving(&self) -> Saving {
+        self.shared.saving
     }
 
     /// Random bytes, made anew each time a context is opened.
     pub fn generation(&self) -> [u8; 16] {
-        self.0.generation
+        self.shared.generation
     }
 
     /// What opening the chain found and did.
     pub fn recovery(&self) -> &Recovery {
-        &self.0.recovery
+        &self.shared.recovery
     }
 
     /// Name of the tracker in use.
     pub fn tracker(&self) -> &'static str {
-        self.0.tracker
+        self.shared.tracker
     }
 }
 
-/// Loads an epoch into a new arena.
-fn fill(arena: &mut Arena, chain: &store::Chain, epoch: u64) -> Result<(), Error> {
-    let mut loader = chain.load(epoch)?;
-    while let Some(run) = loader.next_run()? {
-        arena.write_pages(run.pgoff, run.bytes)?;
-    }
-    Ok(())
-}
-
-impl Inner {
-    fn meta(
-        &mut self,
-        kind: Kind,
-        pause_ns: u64,
-        identity: &Identity,
-        generation: [u8; 16],
-    ) -> CommitMeta {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        CommitMeta {
-            epoch: self.epoch,
-            parent: self.parent,
-            kind,
-            generation,
-            time_ns: now.as_nanos() as u64,
-            pause_ns,
-            arena_base: self.arena.base(),
-            arena_len_pages: self.arena.len_bytes() / PAGE as u64,
-            page_shift: PAGE_SHIFT,
-            regions: self.arena.regions(),
-            identity: identity.clone(),
+impl Shared {
+    fn check_process(&self) -> Result<(), Error> {
+        match process::forks() == self.forks {
+            true => Ok(()),
+            false => Err(Error::Forked { owner: self.owner }),
         }
     }
-
-    /// Gives the restored state an epoch of its own, so that none is ever used twice.
-    fn note_restore(&mut self, identity: &Identity, generation: [u8; 16]) -> Result<(), Error> {
-        let committed = self.arena.commit()?;
-        self.epoch = committed.epoch;
-        let meta = self.meta(Kind::Restore, committed.pause_ns, identity, generation);
-        self.append(&meta, &[])?;
-        self.saved = committed.epoch;
-        self.parent = Some(committed.epoch);
-        Ok(())
-    }
-
-    /// Appends a record with the pages of a delta.
-    fn append(&mut self, meta: &CommitMeta, delta: &[PageRange]) -> Result<CommitInfo, StoreError> {
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            None => {
-                let (writer, _) = Writer::open_or_create(&self.dir, store::Options::default())?;
-                self.writer.insert(writer)
-            }
-        };
-        let mut buffer = Vec::new();
-        let appended = writer.append_with(meta, |sink| {
-            for part in delta.iter().flat_map(parts) {
-                buffer.resize((part.end - part.start) as usize * PAGE, 0);
-                self.arena.read_pages(part.start, &mut buffer);
-                sink.push(part.start, &buffer)?;
-            }
-            Ok(())
-        });
-        let appended = appended.cloned();
-        if let Err(StoreError::Poisoned { .. }) = appended {
-            self.writer = None;
-        }
-        appended
-    }
-
-    fn commit(&mut self, identity: &Identity, generation: [u8; 16]) -> Result<CommitReport, Error> {
-        let committed = self.arena.commit()?;
-        self.epoch = committed.epoch;
-        let delta = self.arena.delta(self.saved)?;
-        let meta = self.meta(Kind::Commit, committed.pause_ns, identity, generation);
-        let info = self.append(&meta, &delta)?;
-        let report = CommitReport {
-            epoch: info.epoch,
-            pages: info.data_pages + info.zero_pages,
-            stored_bytes: info.stored_bytes,
-            pause_ns: committed.pause_ns,
-            total_ns: 0,
-        };
-        self.saved = report.epoch;
-        self.parent = Some(report.epoch);
-        Ok(report)
-    }
 }
 
-/// A range in parts that are small enough to copy.
-fn parts(range: &PageRange) -> impl Iterator<Item = PageRange> + use<> {
-    let end = range.end;
-    (range.start..end)
-        .step_by(COPY_PAGES as usize)
-        .map(move |first| first..end.min(first + COPY_PAGES))
+impl Drop for Open {
+    fn drop(&mut self) {
+        let worker = lock(&self.shared.worker).take();
+        if self.shared.check_process().is_err() {
+            // The thread is the parent's. Here there is only what remembers it, and nothing
+            // that could be done with that.
+            std::mem::forget(worker);
+            return;
+        }
+        self.shared.queue.close();
+        if let Some(worker) = worker {
+            // It ends when everything is saved or given up; its panics are caught.
+            let _ = worker.join();
+        }
+        if let (Err(error), false) = (self.shared.queue.wait(0, None), *lock(&self.told)) {
+            let dir = self.shared.dir.display();
+            eprintln!("ckpt: {dir} was closed without its last commit: {error}");
+        }
+    }
 }
 
 #[cfg(test)]

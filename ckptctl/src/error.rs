@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use nix::libc;
 
@@ -123,6 +124,22 @@ pub enum Error {
         during: &'static str,
     },
 
+    /// A commit could not be saved.
+    #[error("epoch {epoch} is not durable: {source}")]
+    NotDurable {
+        /// The epoch that was asked for. What it had will be in the next one that is saved.
+        epoch: u64,
+        /// Why it was given up.
+        source: Arc<Error>,
+    },
+
+    /// An epoch was not durable in time.
+    #[error("epoch {epoch} is not durable yet: wait longer, it is being saved")]
+    TimedOut {
+        /// The epoch.
+        epoch: u64,
+    },
+
     /// Called from a hook.
     #[error(
         "{0} was called from a hook, which it would wait for itself: call it behind the commit"
@@ -211,6 +228,8 @@ impl Error {
             Error::Store(error) => store_errno(error),
             Error::OtherProgram { .. } | Error::Moved { .. } | Error::Layout(_) => libc::ENOEXEC,
             Error::Hook { .. } => libc::ECANCELED,
+            Error::NotDurable { source, .. } => source.errno(),
+            Error::TimedOut { .. } => libc::ETIMEDOUT,
             Error::FromHook(_) => libc::EDEADLK,
             Error::Forked { .. } => libc::EPERM,
             Error::RegionType { .. } => libc::EEXIST,

@@ -11,7 +11,8 @@ use crate::error::Error;
 pub enum When {
     /// Before anything is saved. An error refuses the commit.
     BeforeCommit,
-    /// The epoch is durable. Errors are ignored.
+    /// The epoch is durable. Errors are ignored. When the commit was saved in the background,
+    /// this runs in a thread of the library's, while the program goes on.
     AfterCommit,
     /// At the end of opening, the state is back. An error fails the opening.
     AfterRestore,
@@ -35,6 +36,11 @@ impl Hooks {
             When::AfterCommit => self.after_commit.push(hook),
             When::AfterRestore => self.after_restore.push(hook),
         }
+    }
+
+    /// Whether anybody is to be told of a commit that is durable.
+    pub(crate) fn any_after_commit(&self) -> bool {
+        !self.after_commit.is_empty()
     }
 
     /// Asks the hooks before a commit, in order, up to the first that refuses.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Memory that remembers what changed.
 //!
-//! A program keeps its state in an arena and commits when that state makes sense; each commit
-//! saves the pages that changed to a chain. When the program starts again it goes on from a
+//! A program keeps its state in an arena and commits when that state makes sense; the pages
+//! that changed up to then are saved to a chain while the program goes on. When the program starts again it goes on from a
 //! commit: the same bytes at the same addresses.
 //!
 //! [`Context`] is the way in for programs, [`store`] for tools that read chains.
@@ -13,6 +13,7 @@ mod error;
 mod hooks;
 mod identity;
 pub mod options;
+pub mod saving;
 pub mod store;
 pub mod sys;
 pub mod track;
@@ -25,3 +26,5 @@ pub use hooks::Hook;
 pub use hooks::When;
 pub use options::Options;
 pub use options::Restore;
+pub use saving::Saving;
+pub use saving::Stats;

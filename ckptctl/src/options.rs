@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::hooks::Hook;
 use crate::hooks::Hooks;
 use crate::hooks::When;
+use crate::saving::Saving;
 use crate::sys::memory::PAGE;
 use crate::track::Choice;
 
@@ -44,6 +45,7 @@ pub struct Options {
     pub(crate) restore: Restore,
     pub(crate) no_code_pointers: bool,
     pub(crate) tracker: Option<Choice>,
+    pub(crate) saving: Option<Saving>,
     pub(crate) hooks: Hooks,
 }
 
@@ -94,6 +96,12 @@ impl Options {
     /// Which tracker to use; `CKPT_TRACKER` when it is not given.
     pub fn tracker(mut self, tracker: Choice) -> Options {
         self.tracker = Some(tracker);
+        self
+    }
+
+    /// When a commit returns; `CKPT_COMMIT` when it is not given.
+    pub fn saving(mut self, saving: Saving) -> Options {
+        self.saving = Some(saving);
         self
     }
 

@@ -231,6 +231,7 @@ fn a_forked_child_is_refused_and_the_parent_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let context = Context::open(options(dir.path()).base(1 << 45)).unwrap();
     let block = context.allocate(100, 16).unwrap();
+    context.commit().unwrap();
     let spec = RegionSpec {
         name: "r",
         kind: 1,
@@ -242,6 +243,10 @@ fn a_forked_child_is_refused_and_the_parent_goes_on() {
         nix::unistd::ForkResult::Child => {
             let refused = [
                 context.commit().err(),
+                context.commit_sync().err(),
+                context.wait(0, None).err(),
+                context.durable().err(),
+                context.stats().err(),
                 context.region(&spec).err(),
                 context.allocate(1, 16).err(),
                 context.free(block).err(),
@@ -251,8 +256,11 @@ fn a_forked_child_is_refused_and_the_parent_goes_on() {
             let all = refused
                 .iter()
                 .all(|error| matches!(error, Some(Error::Forked { .. })));
+            // The thread that would have to end first is not here.
+            let closed = matches!(context.clone().close(), Err(Error::Forked { .. }));
+            drop(context);
             // SAFETY: Ends the child.
-            unsafe { nix::libc::_exit(i32::from(!all)) }
+            unsafe { nix::libc::_exit(i32::from(!all || !closed)) }
         }
         nix::unistd::ForkResult::Parent { child } => {
             let ended = nix::sys::wait::waitpid(child, None).unwrap();
@@ -260,5 +268,6 @@ fn a_forked_child_is_refused_and_the_parent_goes_on() {
         }
     }
     context.free(block).unwrap();
-    assert_eq!(context.commit().unwrap().epoch, 1);
+    assert_eq!(context.commit().unwrap().epoch, 2);
+    context.close().unwrap();
 }

@@ -54,6 +54,7 @@ fn counter() {
         write(read() + 1);
         context.commit().unwrap();
     }
+    context.wait(0, None).unwrap();
     Command::new("kill")
         .args(["-KILL", &std::process::id().to_string()])
         .status()

@@ -12,6 +12,6 @@ int main(void)
 	if (!counter)
 		ckpt_set_root(ctx, counter = ckpt_calloc(ctx, 1, sizeof *counter));
 	while (++*counter < 1000000)
-		if (*counter % 1000 == 0 && ckpt_commit(ctx, NULL) == 0)
+		if (*counter % 1000 == 0 && ckpt_commit(ctx, NULL) == 0 && ckpt_wait(ctx, 0, -1) == 0)
 			printf("%ld is safe\n", *counter);
 }

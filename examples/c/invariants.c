@@ -4,7 +4,7 @@
  *
  * Its state is a bank, a list, a tree and a journal, all in the arena, with redundancy in all
  * of them. At each start it examines every byte of what was restored; then it works, commits
- * often, and after each commit appends a line to the file REPORT. Whoever kills it can compare
+ * often, and as soon as a commit is durable appends a line to the file REPORT. Whoever kills it can compare
  * what it reported with what is restored next. What it does in which operation follows from the
  * operation's number alone, so two runs of as many operations end in the same state, however
  * often they were interrupted or committed. With OPERATIONS it stops there and prints a digest of
@@ -12,11 +12,12 @@
  *
  * Lines of REPORT:
  *     R RESTORED EPOCH OPERATIONS   started: epoch restored (0: none), last durable epoch
- *     C EPOCH OPERATIONS            a commit returned
+ *     C EPOCH OPERATIONS            a commit is durable; the program works at later ones by then
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -334,6 +335,45 @@ static void report(int fd, const char *format, ...)
 		fail("cannot write the report: %s", strerror(errno));
 }
 
+/*
+ * The commits that are on their way, and how many operations each has. They are noted before the
+ * commit in the thread that makes it, and reported in the library's, behind it.
+ */
+static struct {
+	pthread_mutex_t lock;
+	uint64_t commits;
+	struct {
+		uint64_t epoch, operations;
+	} noted[2 * CKPT_IN_FLIGHT_MAX];
+} way = { .lock = PTHREAD_MUTEX_INITIALIZER };
+#define NOTED_MAX (sizeof way.noted / sizeof *way.noted)
+
+static int note_commit(ckpt_t *context, uint64_t epoch, void *user)
+{
+	const struct root *root = user;
+	(void)context;
+	pthread_mutex_lock(&way.lock);
+	way.noted[way.commits % NOTED_MAX].epoch = epoch;
+	way.noted[way.commits++ % NOTED_MAX].operations = root->operations;
+	pthread_mutex_unlock(&way.lock);
+	return 0;
+}
+
+static int report_commit(ckpt_t *context, uint64_t epoch, void *user)
+{
+	uint64_t operations = 0, noted = 0;
+	(void)context;
+	pthread_mutex_lock(&way.lock);
+	for (size_t i = 0; i < NOTED_MAX; i++)
+		if (way.noted[i].epoch <= epoch && way.noted[i].epoch > noted) {
+			noted = way.noted[i].epoch;
+			operations = way.noted[i].operations;
+		}
+	pthread_mutex_unlock(&way.lock);
+	report(*(int *)user, "C %" PRIu64 " %" PRIu64 "\n", epoch, operations);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 2) {
@@ -364,15 +404,18 @@ int main(int argc, char **argv)
 	report(fd, "R %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", ckpt_restored_epoch(ctx), ckpt_epoch(ctx),
 	       root->operations);
 
+	if (ckpt_hook(ctx, CKPT_BEFORE_COMMIT, note_commit, root) < 0 ||
+	    ckpt_hook(ctx, CKPT_AFTER_COMMIT, report_commit, &fd) < 0)
+		fail("%s", ckpt_errmsg(ctx));
 	while (root->operations < stop) {
 		operate(root);
 		if (mix(~root->operations) % every != 0 && root->operations != stop)
 			continue;
-		struct ckpt_commit_info info = { .size = sizeof info };
-		if (ckpt_commit(ctx, &info) < 0)
+		if (ckpt_commit(ctx, NULL) < 0)
 			fail("%s", ckpt_errmsg(ctx));
-		report(fd, "C %" PRIu64 " %" PRIu64 "\n", info.epoch, root->operations);
 	}
+	if (ckpt_wait(ctx, 0, -1) < 0)
+		fail("%s", ckpt_errmsg(ctx));
 	printf("%" PRIu64 " operations, digest %016" PRIx64 "\n", root->operations, check(root));
 	return ckpt_close(ctx) < 0;
 }

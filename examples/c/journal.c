@@ -7,7 +7,7 @@
  *     journal --print     prints all
  *
  * Shows a region that grows, a program whose state has no pointers to code, so that any build
- * of it can go on from any chain of it, and a hook that holds output back until it is safe.
+ * of it can go on from any chain of it, and output that is held back until it is safe.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -32,16 +32,6 @@ static void die(ckpt_t *ctx, const char *what)
 {
 	fprintf(stderr, "journal: %s: %s\n", what, ckpt_errmsg(ctx));
 	exit(1);
-}
-
-/* After a commit: what it saved may be acknowledged now. */
-static int acknowledge(ckpt_t *ctx, uint64_t epoch, void *user)
-{
-	struct journal *journal = user;
-	(void)ctx;
-	printf("%lu (epoch %llu)\n", journal->lines, (unsigned long long)epoch);
-	fflush(stdout);
-	return 0;
 }
 
 /* Makes room for more bytes. The region keeps its address, so `journal` stays good. */
@@ -73,8 +63,6 @@ int main(int argc, char **argv)
 		return ckpt_close(ctx) < 0;
 	}
 
-	if (ckpt_hook(ctx, CKPT_AFTER_COMMIT, acknowledge, journal) < 0)
-		die(ctx, "cannot register the hook");
 	char *line = NULL;
 	size_t size = 0;
 	ssize_t len;
@@ -83,8 +71,14 @@ int main(int argc, char **argv)
 		memcpy(journal->text + journal->used, line, len);
 		journal->used += len;
 		journal->lines++;
-		if (ckpt_commit(ctx, NULL) < 0)
+		struct ckpt_commit_info info = { .size = sizeof info };
+		if (ckpt_commit(ctx, &info) < 0)
 			die(ctx, "cannot commit");
+		/* A commit is not durable when it returns. */
+		if (ckpt_wait(ctx, info.epoch, -1) < 0)
+			die(ctx, "cannot save");
+		printf("%lu (epoch %llu)\n", journal->lines, (unsigned long long)info.epoch);
+		fflush(stdout);
 	}
 	free(line);
 	return ckpt_close(ctx) < 0;

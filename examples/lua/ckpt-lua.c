@@ -7,13 +7,14 @@
  * yields to the host, so that nothing of the script is left on the C stack: a yielded
  * coroutine is nothing but memory. The host commits and resumes it. After a restore the
  * host finds the coroutine through the root pointer and resumes it as if ckpt.commit()
- * had just returned.
+ * had just returned. What was committed is saved while the script goes on.
  *
  * Lua keeps pointers to C functions of this executable, so it must be loaded at the same
  * address again: run it under `ckptctl run`.
  *
  * Scripts get the table `ckpt`:
- *   ckpt.commit()   saves; true when this return is the first one after a restore
+ *   ckpt.commit()   commits; true when this return is the first one after a restore
+ *   ckpt.wait()     returns when the last commit is durable
  *   ckpt.epoch()    number of the last commit, 0 before any
  */
 #include <stdio.h>
@@ -58,6 +59,13 @@ static int script_commit(lua_State *script)
 	return lua_yield(script, 0);
 }
 
+static int script_wait(lua_State *script)
+{
+	if (ckpt_wait(ctx, 0, -1) < 0)
+		return luaL_error(script, "%s", ckpt_errmsg(ctx));
+	return 0;
+}
+
 static int script_epoch(lua_State *script)
 {
 	lua_pushinteger(script, (lua_Integer)ckpt_epoch(ctx));
@@ -66,6 +74,7 @@ static int script_epoch(lua_State *script)
 
 static const luaL_Reg functions[] = {
 	{ "commit", script_commit },
+	{ "wait", script_wait },
 	{ "epoch", script_epoch },
 	{ NULL, NULL },
 };
@@ -145,6 +154,7 @@ int main(int argc, char **argv)
 			die("cannot commit");
 	}
 	/* No lua_close: the arena goes with the process, and the chain keeps what was. */
-	ckpt_close(ctx);
+	if (ckpt_close(ctx) < 0)
+		die("cannot save");
 	return 0;
 }

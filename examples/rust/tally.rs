@@ -2,8 +2,8 @@
 //! `tally FILE [CRASH]`: counts the letters of a file, a line at a time.
 //!
 //! The count and the place in the file are its state. It commits every 100 lines, and goes on
-//! from there when it is started again. With CRASH it dies after so many commits, to show that
-//! this does no harm:
+//! from there when it is started again. With CRASH it dies when so many commits are durable, to
+//! show that this does no harm:
 //!
 //! ```sh
 //! ckptctl run --store tally.chain --restart on-failure -- tally FILE 3
@@ -79,6 +79,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             context.commit()?;
             commits += 1;
             if commits == crash {
+                // What is on its way would be lost.
+                context.wait(0, None)?;
                 std::process::abort();
             }
         }
@@ -88,5 +90,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (letter, count) in ('a'..='z').zip(tally.letters) {
         println!("{letter} {count}");
     }
+    context.close()?;
     Ok(())
 }

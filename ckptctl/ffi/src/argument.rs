@@ -8,6 +8,7 @@ use nix::libc;
 
 use crate::error::Failure;
 use crate::header::ckpt_commit_info;
+use crate::header::ckpt_commit_stats;
 use crate::header::ckpt_options;
 
 /// The largest structure that a later version may have.
@@ -31,6 +32,11 @@ unsafe impl Structure for ckpt_options {
 // SAFETY: Made from the header.
 unsafe impl Structure for ckpt_commit_info {
     const NAME: &str = "struct ckpt_commit_info";
+}
+
+// SAFETY: Made from the header.
+unsafe impl Structure for ckpt_commit_stats {
+    const NAME: &str = "struct ckpt_commit_stats";
 }
 
 /// Examines the size that a structure says it has.

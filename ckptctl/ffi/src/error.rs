@@ -110,6 +110,7 @@ fn meaning(errno: c_int) -> &'static CStr {
             c"EPROTONOSUPPORT: the chain is of a version that this one does not know"
         }
         libc::EDQUOT => c"EDQUOT: disk quota exceeded",
+        libc::ETIMEDOUT => c"ETIMEDOUT: the epoch is not durable yet",
         libc::ECANCELED => c"ECANCELED: a hook refused",
         _ => c"an error of the system, see errno.h",
     }

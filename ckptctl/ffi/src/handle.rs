@@ -68,18 +68,23 @@ impl Handle {
         })
     }
 
-    /// Closes the context when no other thread is in a call with it any more.
+    /// Closes the context when no other thread is in a call with it any more and what it
+    /// committed is durable, or cannot be.
     pub fn close(self) -> Result<(), Failure> {
-        if self.context()?.in_hook() {
+        let context = self.context()?;
+        if context.in_hook() {
             return Err(Failure {
                 errno: libc::EDEADLK,
                 text: "ckpt_close() was called from a hook, which it would wait for itself: call it behind the commit"
                     .into(),
             });
         }
+        // While it can still be found: hooks of commits on their way use it. What cannot be
+        // saved is told below.
+        let _ = context.wait(0, None);
+        drop(context);
         // If another thread was faster, it is not open any more.
         let context = OPEN.remove(self.0).ok_or_else(|| self.not_open())?;
-        drop(context);
-        Ok(())
+        Ok(context.close()?)
     }
 }

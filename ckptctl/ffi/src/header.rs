@@ -14,6 +14,8 @@ pub const CKPT_VERSION_MINOR: u32 = 1;
 pub const CKPT_VERSION_PATCH: u32 = 0;
 pub const CKPT_NO_CODE_POINTERS: u32 = 1;
 pub const CKPT_FRESH: u32 = 2;
+pub const CKPT_SYNC: u32 = 4;
+pub const CKPT_IN_FLIGHT_MAX: u32 = 4;
 pub const CKPT_BEFORE_COMMIT: u32 = 1;
 pub const CKPT_AFTER_COMMIT: u32 = 2;
 pub const CKPT_AFTER_RESTORE: u32 = 3;
@@ -151,6 +153,82 @@ unsafe extern "C" {
     pub fn ckpt_commit(ctx: *mut ckpt_t, info: *mut ckpt_commit_info) -> ::core::ffi::c_int;
 }
 unsafe extern "C" {
+    pub fn ckpt_commit_sync(ctx: *mut ckpt_t, info: *mut ckpt_commit_info) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn ckpt_wait(
+        ctx: *mut ckpt_t,
+        epoch: u64,
+        timeout_ms: ::core::ffi::c_int,
+    ) -> ::core::ffi::c_int;
+}
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct ckpt_commit_stats {
+    pub size: usize,
+    pub commits: u64,
+    pub saved: u64,
+    pub given_up: u64,
+    pub fallbacks: u64,
+    pub in_flight: u64,
+    pub queue_waits: u64,
+    pub queue_wait_ns: u64,
+    pub pause_ns: u64,
+    pub pause_ns_max: u64,
+    pub pause_ns_last: u64,
+    pub durable_ns: u64,
+    pub durable_ns_max: u64,
+    pub durable_ns_last: u64,
+    pub pages: u64,
+    pub stored_bytes: u64,
+    pub copied_pages: u64,
+    pub writer_waits: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ckpt_commit_stats"][::core::mem::size_of::<ckpt_commit_stats>() - 144usize];
+    ["Alignment of ckpt_commit_stats"][::core::mem::align_of::<ckpt_commit_stats>() - 8usize];
+    ["Offset of field: ckpt_commit_stats::size"]
+        [::core::mem::offset_of!(ckpt_commit_stats, size) - 0usize];
+    ["Offset of field: ckpt_commit_stats::commits"]
+        [::core::mem::offset_of!(ckpt_commit_stats, commits) - 8usize];
+    ["Offset of field: ckpt_commit_stats::saved"]
+        [::core::mem::offset_of!(ckpt_commit_stats, saved) - 16usize];
+    ["Offset of field: ckpt_commit_stats::given_up"]
+        [::core::mem::offset_of!(ckpt_commit_stats, given_up) - 24usize];
+    ["Offset of field: ckpt_commit_stats::fallbacks"]
+        [::core::mem::offset_of!(ckpt_commit_stats, fallbacks) - 32usize];
+    ["Offset of field: ckpt_commit_stats::in_flight"]
+        [::core::mem::offset_of!(ckpt_commit_stats, in_flight) - 40usize];
+    ["Offset of field: ckpt_commit_stats::queue_waits"]
+        [::core::mem::offset_of!(ckpt_commit_stats, queue_waits) - 48usize];
+    ["Offset of field: ckpt_commit_stats::queue_wait_ns"]
+        [::core::mem::offset_of!(ckpt_commit_stats, queue_wait_ns) - 56usize];
+    ["Offset of field: ckpt_commit_stats::pause_ns"]
+        [::core::mem::offset_of!(ckpt_commit_stats, pause_ns) - 64usize];
+    ["Offset of field: ckpt_commit_stats::pause_ns_max"]
+        [::core::mem::offset_of!(ckpt_commit_stats, pause_ns_max) - 72usize];
+    ["Offset of field: ckpt_commit_stats::pause_ns_last"]
+        [::core::mem::offset_of!(ckpt_commit_stats, pause_ns_last) - 80usize];
+    ["Offset of field: ckpt_commit_stats::durable_ns"]
+        [::core::mem::offset_of!(ckpt_commit_stats, durable_ns) - 88usize];
+    ["Offset of field: ckpt_commit_stats::durable_ns_max"]
+        [::core::mem::offset_of!(ckpt_commit_stats, durable_ns_max) - 96usize];
+    ["Offset of field: ckpt_commit_stats::durable_ns_last"]
+        [::core::mem::offset_of!(ckpt_commit_stats, durable_ns_last) - 104usize];
+    ["Offset of field: ckpt_commit_stats::pages"]
+        [::core::mem::offset_of!(ckpt_commit_stats, pages) - 112usize];
+    ["Offset of field: ckpt_commit_stats::stored_bytes"]
+        [::core::mem::offset_of!(ckpt_commit_stats, stored_bytes) - 120usize];
+    ["Offset of field: ckpt_commit_stats::copied_pages"]
+        [::core::mem::offset_of!(ckpt_commit_stats, copied_pages) - 128usize];
+    ["Offset of field: ckpt_commit_stats::writer_waits"]
+        [::core::mem::offset_of!(ckpt_commit_stats, writer_waits) - 136usize];
+};
+unsafe extern "C" {
+    pub fn ckpt_stats(ctx: *mut ckpt_t, stats: *mut ckpt_commit_stats) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
     pub fn ckpt_is_restored(ctx: *mut ckpt_t) -> ::core::ffi::c_int;
 }
 unsafe extern "C" {
@@ -158,6 +236,9 @@ unsafe extern "C" {
 }
 unsafe extern "C" {
     pub fn ckpt_epoch(ctx: *mut ckpt_t) -> u64;
+}
+unsafe extern "C" {
+    pub fn ckpt_durable(ctx: *mut ckpt_t) -> u64;
 }
 unsafe extern "C" {
     pub fn ckpt_generation(ctx: *mut ckpt_t, generation: *mut u8) -> ::core::ffi::c_int;

@@ -24,10 +24,12 @@ pub struct CHook {
     handle: Handle,
 }
 
-// SAFETY: The header says that hooks run on whatever thread commits; the program sees to it
-// that its function and what `user` points to bear that.
+// SAFETY: The header says that hooks run on whatever thread commits, and those behind a commit
+// in a thread of the library's; the program sees to it that its function and what `user` points
+// to bear that.
 unsafe impl Send for CHook {}
-// SAFETY: As above; the turn that commits take keeps hooks apart.
+// SAFETY: As above. Hooks of one kind run one at a time; the header says that those behind a
+// commit run while the program goes on.
 unsafe impl Sync for CHook {}
 
 impl CHook {

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use ckptctl::Context;
 use ckptctl::Options;
 use ckptctl::Restore;
+use ckptctl::Saving;
 use ckptctl::When;
 
 use crate::argument;
@@ -16,6 +17,7 @@ use crate::error::Failure;
 use crate::handle::Handle;
 use crate::header::CKPT_FRESH;
 use crate::header::CKPT_NO_CODE_POINTERS;
+use crate::header::CKPT_SYNC;
 use crate::header::ckpt_options;
 use crate::header::ckpt_t;
 use crate::hook::CHook;
@@ -64,10 +66,10 @@ impl Drop for Opening {
 unsafe fn read(options: *const ckpt_options, handle: Handle) -> Result<Options, Failure> {
     // SAFETY: As this function's contract.
     let given = unsafe { argument::read(options) }?;
-    let known = CKPT_NO_CODE_POINTERS | CKPT_FRESH;
+    let known = CKPT_NO_CODE_POINTERS | CKPT_FRESH | CKPT_SYNC;
     if given.flags & !known != 0 || given.reserved != 0 {
         return Err(Failure::invalid(format!(
-            "unknown flags {:#x}, reserved field {}: use CKPT_NO_CODE_POINTERS and CKPT_FRESH, begin with CKPT_OPTIONS_INIT",
+            "unknown flags {:#x}, reserved field {}: use CKPT_NO_CODE_POINTERS, CKPT_FRESH and CKPT_SYNC, begin with CKPT_OPTIONS_INIT",
             given.flags & !known,
             given.reserved
         )));
@@ -100,6 +102,9 @@ unsafe fn read(options: *const ckpt_options, handle: Handle) -> Result<Options, 
     }
     if given.flags & CKPT_NO_CODE_POINTERS != 0 {
         options = options.no_code_pointers();
+    }
+    if given.flags & CKPT_SYNC != 0 {
+        options = options.saving(Saving::Synchronous);
     }
     if let Some(hook) = CHook::new(given.after_restore, given.after_restore_user, handle) {
         options = options.hook(When::AfterRestore, move |context, epoch| {

@@ -49,9 +49,13 @@ functions! {
     ckpt_set_root in region(_, _);
     ckpt_root in region(_);
     ckpt_commit in commit(_, _);
+    ckpt_commit_sync in commit(_, _);
+    ckpt_wait in commit(_, _, _);
+    ckpt_stats in commit(_, _);
     ckpt_is_restored in state(_);
     ckpt_restored_epoch in state(_);
     ckpt_epoch in state(_);
+    ckpt_durable in state(_);
     ckpt_generation in state(_, _);
     ckpt_hook in hook(_, _, _, _);
     ckpt_tracker in state(_);

@@ -38,6 +38,14 @@ pub extern "C" fn ckpt_epoch(ctx: *mut ckpt_t) -> u64 {
     })
 }
 
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_durable(ctx: *mut ckpt_t) -> u64 {
+    value(0, || {
+        let context = Handle::from_pointer(ctx).context()?;
+        Ok(context.durable()?.unwrap_or(0))
+    })
+}
+
 /// # Safety
 ///
 /// As the header says: `generation` is NULL or writable for 16 bytes.

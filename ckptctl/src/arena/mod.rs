@@ -15,7 +15,9 @@ use crate::error::Error;
 use crate::store::RegionEntry;
 use crate::sys::memory::PAGE;
 use crate::track::Committed;
+use crate::track::Frozen;
 use crate::track::PageRange;
+use crate::track::SnapshotCosts;
 use crate::track::Tracker;
 use head::Entry;
 use head::Head;
@@ -197,14 +199,34 @@ impl Arena {
         Ok(())
     }
 
-    /// Closes an epoch.
-    pub(crate) fn commit(&mut self) -> Result<Committed, Error> {
+    /// Pages that the program can have written.
+    fn used(&mut self) -> Vec<PageRange> {
         let regions = self.head().entries().iter().map(|entry| {
             let first = entry.offset_pages;
             first..first + entry.len_pages
         });
-        let used: Vec<PageRange> = std::iter::once(0..HEAD_PAGES).chain(regions).collect();
+        std::iter::once(0..HEAD_PAGES).chain(regions).collect()
+    }
+
+    /// Closes an epoch.
+    pub(crate) fn commit(&mut self) -> Result<Committed, Error> {
+        let used = self.used();
         self.tracker.commit(&used)
+    }
+
+    /// Closes an epoch with a snapshot, see [`Tracker::commit_with_snapshot`].
+    pub(crate) fn commit_with_snapshot(
+        &mut self,
+        since: u64,
+        whole: bool,
+    ) -> Result<Frozen, Error> {
+        let used = self.used();
+        self.tracker.commit_with_snapshot(&used, since, whole)
+    }
+
+    /// What snapshots have cost the program.
+    pub(crate) fn snapshot_costs(&self) -> Result<SnapshotCosts, Error> {
+        self.tracker.snapshot_costs()
     }
 
     /// Pages that changed after `since`, up to the last commit.

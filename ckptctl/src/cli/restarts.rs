@@ -20,7 +20,7 @@ pub enum Restart {
 /// The options, for every verb that starts a program.
 #[derive(clap::Args)]
 pub struct RestartArgs {
-    /// When to start the program again, from its last commit
+    /// When to start the program again, from its last durable commit
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Restart::Never)]
     restart: Restart,
     /// Give up after so many restarts in a row without a new commit; 0 gives up at once

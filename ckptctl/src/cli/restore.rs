@@ -28,7 +28,7 @@ use super::supervisor::supervise;
 ///
 /// The program finds the directory in CKPT_STORE and the epoch in CKPT_RESTORE_EPOCH; otherwise it
 /// is started as by `ckptctl run`, whose help says more about exit codes, restarts and signals.
-/// After a restart, the program goes on from its last commit, not from EPOCH once more.
+/// After a restart, the program goes on from its last durable commit, not from EPOCH once more.
 #[derive(clap::Args)]
 #[command(after_long_help = HELP)]
 pub struct Args {

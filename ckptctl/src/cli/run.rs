@@ -10,7 +10,7 @@ use super::restarts::RestartArgs;
 use super::restarts::Restarts;
 use super::supervisor::supervise;
 
-/// Start a program with a stable layout, and again from its last commit when it fails
+/// Start a program with a stable layout, and again from its last durable commit when it fails
 ///
 /// The program's code, libraries and stack are at the same addresses at each start, so that
 /// pointers to them in a restored state are good: address randomisation is off for the program and
@@ -22,10 +22,11 @@ use super::supervisor::supervise;
 /// Without --restart, ckptctl becomes the program and is gone.
 ///
 /// With --restart on-failure it stays and looks after the program. When that fails, it is started
-/// again and goes on from its last commit. Each failure is told in a line on stderr. A program that
-/// commits something new in each run may fail as often as it likes; after --max-restarts restarts
-/// in a row without a new commit it is given up. When the directory is not known to ckptctl, all
-/// restarts count as such. A damaged chain ends it at once.
+/// again and goes on from its last durable commit; what was still on its way to the disk is lost.
+/// Each failure is told in a line on stderr. A program that commits something new in each run may
+/// fail as often as it likes; after --max-restarts restarts in a row without a new commit it is
+/// given up. When the directory is not known to ckptctl, all restarts count as such. A damaged
+/// chain ends it at once.
 ///
 /// SIGHUP, SIGINT, SIGQUIT and SIGTERM are handed on to the program, which is then not started
 /// again however it ends, not even later: to have a daemon read its configuration again, send its

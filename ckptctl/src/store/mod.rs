@@ -48,4 +48,4 @@ pub use writer::Recovery;
 pub use writer::Writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

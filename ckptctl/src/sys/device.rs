@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The commands of `/dev/ckpt` and of arenas, as `include/uapi/ckpt.h` has them.
+//! The commands of `/dev/ckpt`, of arenas and of snapshots, as `include/uapi/ckpt.h` has them.
 
 use std::ffi::CStr;
 use std::fs::OpenOptions;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
@@ -46,6 +47,8 @@ arguments! {
     ckpt_commit: CKPT_IOC_COMMIT,
     ckpt_delta: CKPT_IOC_DELTA,
     ckpt_stats: CKPT_IOC_STATS,
+    ckpt_gather: CKPT_IOC_GATHER,
+    ckpt_thaw: CKPT_IOC_THAW,
 }
 
 /// A zeroed argument that knows its size.
@@ -63,7 +66,7 @@ fn command<T: Argument>(fd: BorrowedFd<'_>, value: &mut T) -> io::Result<()> {
     call(Call::Ioctl(T::COMMAND), || {
         loop {
             // SAFETY: The command takes a `T`, which is valid for reading and writing. What
-            // it points to, in the two commands that have a pointer, is their callers'.
+            // it points to, in the commands that have pointers, is their callers'.
             let status =
                 unsafe { nix::libc::ioctl(fd.as_raw_fd(), T::COMMAND.into(), &raw mut *value) };
             if status >= 0 {
@@ -155,22 +158,102 @@ impl ArenaFd {
         Ok(commit)
     }
 
+    /// Closes an epoch, with a snapshot of the pages stamped after `since`, of which
+    /// `reserve_pages` at most, 0 for all, may be copied aside.
+    pub fn commit_with_snapshot(
+        &self,
+        since: u64,
+        reserve_pages: u64,
+    ) -> io::Result<(abi::ckpt_commit, SnapshotFd)> {
+        let mut commit = argument::<abi::ckpt_commit>();
+        commit.flags = abi::CKPT_COMMIT_SNAPSHOT;
+        commit.since = since;
+        commit.reserve_pages = reserve_pages;
+        command(self.as_fd(), &mut commit)?;
+        // SAFETY: The descriptor is new and ours.
+        let fd = unsafe { OwnedFd::from_raw_fd(commit.snapshot_fd) };
+        Ok((commit, SnapshotFd(fd)))
+    }
+
     /// Calls `each` with the runs of pages stamped after `since`: first page, number.
     pub fn delta(&self, since: u64, mut each: impl FnMut(u64, u64)) -> io::Result<()> {
-        let mut ranges = vec![abi::ckpt_range { pgoff: 0, pages: 0 }; 1024];
+        let mut ranges = [const { MaybeUninit::<abi::ckpt_range>::uninit() }; 1024];
         let mut delta = argument::<abi::ckpt_delta>();
         delta.since = since;
         loop {
             delta.ranges = ranges.as_mut_ptr() as u64;
             delta.capacity = ranges.len() as u32;
             command(self.as_fd(), &mut delta)?;
-            for range in &ranges[..delta.count as usize] {
+            for range in filled(&ranges, delta.count) {
                 each(range.pgoff, range.pages);
             }
             if delta.more == 0 {
                 return Ok(());
             }
         }
+    }
+
+    /// What has happened to the arena so far.
+    pub fn stats(&self) -> io::Result<abi::ckpt_stats> {
+        let mut stats = argument::<abi::ckpt_stats>();
+        command(self.as_fd(), &mut stats)?;
+        Ok(stats)
+    }
+}
+
+/// The ranges that the kernel has written.
+fn filled(
+    ranges: &[MaybeUninit<abi::ckpt_range>],
+    count: u32,
+) -> impl Iterator<Item = abi::ckpt_range> {
+    // SAFETY: The kernel has written the first `count` of them, which is what a command says
+    // that succeeded; were it more than there are, this would panic first.
+    let filled = |range: &MaybeUninit<abi::ckpt_range>| unsafe { range.assume_init_read() };
+    ranges[..count as usize].iter().map(filled)
+}
+
+/// A descriptor of a snapshot.
+#[derive(Debug)]
+pub struct SnapshotFd(OwnedFd);
+
+impl AsFd for SnapshotFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl SnapshotFd {
+    /// Hands over pages from `start` on, as many as fit: their content in `buffer`, which takes
+    /// `1 << page_shift` bytes for each; calls `each` with their runs: first page, number. They
+    /// are thawed. Returns where to go on, if there is more.
+    pub fn gather(
+        &self,
+        start: u64,
+        buffer: &mut [u8],
+        page_shift: u32,
+        mut each: impl FnMut(u64, u64),
+    ) -> io::Result<Option<u64>> {
+        let mut ranges = [const { MaybeUninit::<abi::ckpt_range>::uninit() }; 256];
+        let mut gather = argument::<abi::ckpt_gather>();
+        gather.flags = abi::CKPT_GATHER_THAW;
+        gather.start_pgoff = start;
+        gather.ranges = ranges.as_mut_ptr() as u64;
+        gather.capacity = ranges.len() as u32;
+        gather.buffer = buffer.as_mut_ptr() as u64;
+        gather.buffer_pages = u32::try_from(buffer.len() >> page_shift).unwrap_or(u32::MAX);
+        command(self.as_fd(), &mut gather)?;
+        for range in filled(&ranges, gather.count) {
+            each(range.pgoff, range.pages);
+        }
+        Ok((gather.more != 0).then_some(gather.start_pgoff))
+    }
+
+    /// Thaws everything that is left.
+    pub fn thaw(&self) -> io::Result<()> {
+        let mut thaw = argument::<abi::ckpt_thaw>();
+        // More pages than any arena has.
+        thaw.pages = abi::CKPT_ARENA_MAX_BYTES;
+        command(self.as_fd(), &mut thaw)
     }
 }
 

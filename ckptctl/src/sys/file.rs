@@ -252,6 +252,7 @@ pub fn unlink(path: &Path) -> io::Result<()> {
 pub(crate) mod fake {
     use std::cell::RefCell;
     use std::io;
+    use std::sync::Arc;
 
     use super::FileCall;
 
@@ -266,9 +267,11 @@ pub(crate) mod fake {
     }
 
     type Hook = Box<dyn FnMut(&FileCall<'_>) -> Verdict>;
+    type SharedHook = Arc<dyn Fn(&FileCall<'_>) -> Verdict + Send + Sync>;
 
     thread_local! {
         static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
+        static SHARED: RefCell<Option<SharedHook>> = const { RefCell::new(None) };
     }
 
     /// Runs `body` while `hook` decides about every call of this thread.
@@ -286,9 +289,40 @@ pub(crate) mod fake {
         body()
     }
 
+    /// While it lives, threads that are started get the hook.
+    pub(crate) struct Sharing;
+
+    /// Lets `hook` decide about every call of this thread, and of those that the library
+    /// starts from it while the result lives; of these for ever.
+    pub(crate) fn share(
+        hook: impl Fn(&FileCall<'_>) -> Verdict + Send + Sync + 'static,
+    ) -> Sharing {
+        SHARED.set(Some(Arc::new(hook)));
+        Sharing
+    }
+
+    impl Drop for Sharing {
+        fn drop(&mut self) {
+            SHARED.set(None);
+        }
+    }
+
+    /// What a new thread runs: the body, with what it inherits from this one.
+    pub(crate) fn inherited(body: impl FnOnce() + Send) -> impl FnOnce() + Send {
+        let shared = SHARED.with_borrow(Clone::clone);
+        move || {
+            SHARED.set(shared);
+            body();
+        }
+    }
+
     pub(super) fn gate(what: &FileCall<'_>) -> io::Result<super::Cut> {
         let verdict =
             HOOK.with_borrow_mut(|hook| hook.as_mut().map_or(Verdict::Go, |hook| hook(what)));
+        let verdict = match (verdict, SHARED.with_borrow(Clone::clone)) {
+            (Verdict::Go, Some(hook)) => hook(what),
+            (verdict, _) => verdict,
+        };
         match verdict {
             Verdict::Go => Ok(None),
             Verdict::Fail(errno) => Err(io::Error::from_raw_os_error(errno)),

@@ -16,6 +16,11 @@ pub(crate) enum Call {
     Unmap,
     /// `getrandom(2)`.
     Random,
+    /// `pthread_create(3)`.
+    Thread,
+    /// A snapshot, which only the module makes by a call.
+    #[cfg(test)]
+    Snapshot,
 }
 
 /// Makes a call, unless the fake has something against it.
@@ -55,7 +60,7 @@ pub(crate) mod fake {
         }
     }
 
-    pub(super) fn ask(what: Call) -> io::Result<()> {
+    pub(crate) fn ask(what: Call) -> io::Result<()> {
         FAILING.with(|failing| match *failing.borrow() {
             Some((call, errno)) if call == what => Err(io::Error::from_raw_os_error(errno)),
             _ => Ok(()),

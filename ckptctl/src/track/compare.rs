@@ -3,73 +3,92 @@
 
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Committed;
+use super::Frozen;
 use super::Geometry;
 use super::PageRange;
+use super::Snapshot;
 use super::Tracker;
+use super::push_page;
 use crate::error::Error;
 use crate::sys::memory::Mapping;
 use crate::sys::memory::PAGE;
 
-/// An arena in ordinary memory, and a copy of it as of the last commit.
+const WORDS: usize = PAGE / size_of::<u64>();
+
+/// Content of a page. It never changes: when the page does, it gets another.
+type Content = Arc<[u64; WORDS]>;
+
+/// A page that was not zero in some commit.
+struct Kept {
+    /// Epoch that last changed it.
+    stamp: u64,
+    /// What it was in the last commit.
+    content: Content,
+}
+
+/// An arena in ordinary memory, and what was in it at the last commit.
 pub(super) struct Compare {
     mapping: Mapping,
-    copy: Mapping,
     epoch: u64,
-    /// Epoch that last changed a page, of those that ever changed.
-    stamps: BTreeMap<u64, u64>,
+    kept: BTreeMap<u64, Kept>,
 }
 
 impl Compare {
     pub(super) fn new(geometry: &Geometry) -> Result<Compare, Error> {
         let (base, len) = (geometry.base as usize, geometry.len_bytes as usize);
-        let map = |base| {
-            let mapping =
-                Mapping::anonymous(base, len).map_err(|error| super::map_error(geometry, error))?;
-            // As with the module: an arena is not for children.
-            match mapping.keep_from_children() {
-                Ok(()) => Ok(mapping),
-                Err(source) => Err(Error::System {
-                    doing: "keep the arena from children",
-                    source,
-                }),
-            }
-        };
+        let mapping =
+            Mapping::anonymous(base, len).map_err(|error| super::map_error(geometry, error))?;
+        // As with the module: an arena is not for children.
+        mapping
+            .keep_from_children()
+            .map_err(|source| Error::System {
+                doing: "keep the arena from children",
+                source,
+            })?;
         Ok(Compare {
-            mapping: map(base)?,
-            copy: map(0)?,
+            mapping,
             epoch: geometry.epoch,
-            stamps: BTreeMap::new(),
+            kept: BTreeMap::new(),
         })
     }
 
-    /// Makes the copy of a page what the page is now. False if it was so already.
-    fn take(&mut self, page: u64) -> bool {
+    /// What a page is now, if that is not what it was in the last commit.
+    fn changed(&self, page: u64) -> Option<Content> {
+        const ZERO: &[u64; WORDS] = &[0; WORDS];
+        let before = self.kept.get(&page).map_or(ZERO, |kept| &kept.content);
         let offset = page as usize * PAGE;
-        debug_assert!(offset < self.mapping.len_bytes());
-        let words = PAGE / size_of::<u64>();
-        // SAFETY: The page lies in both mappings.
-        let (from, to): (NonNull<u64>, NonNull<u64>) = unsafe {
-            (
-                self.mapping.base().add(offset).cast(),
-                self.copy.base().add(offset).cast(),
-            )
-        };
-        let mut changed = false;
-        for word in 0..words {
-            // SAFETY: Within the page, and aligned. Threads of the program may write the page
-            // meanwhile, so it is read by volatile loads; the copy is ours alone.
-            unsafe {
-                let now = from.add(word).read_volatile();
-                if to.add(word).read() != now {
-                    to.add(word).write(now);
-                    changed = true;
-                }
+        assert!(offset < self.mapping.len_bytes());
+        // SAFETY: The page lies in the mapping.
+        let now: NonNull<u64> = unsafe { self.mapping.base().add(offset).cast() };
+        // SAFETY: Within the page, and aligned. Threads of the program may write the page
+        // meanwhile, so it is read by volatile loads.
+        let word = |at: usize| unsafe { now.add(at).read_volatile() };
+        let same = (0..WORDS).all(|at| word(at) == before[at]);
+        (!same).then(|| Arc::new(std::array::from_fn(word)))
+    }
+
+    fn close(&mut self, used: &[PageRange]) -> Committed {
+        let begun = Instant::now();
+        self.epoch += 1;
+        for page in used.iter().cloned().flatten() {
+            if let Some(content) = self.changed(page) {
+                let stamp = self.epoch;
+                self.kept.insert(page, Kept { stamp, content });
             }
         }
-        changed
+        Committed {
+            epoch: self.epoch,
+            pause_ns: begun.elapsed().as_nanos() as u64,
+        }
+    }
+
+    fn after(&self, since: u64) -> impl Iterator<Item = (u64, &Kept)> {
+        let kept = self.kept.iter().map(|(&page, kept)| (page, kept));
+        kept.filter(move |(_, kept)| kept.stamp > since)
     }
 }
 
@@ -87,28 +106,61 @@ impl Tracker for Compare {
     }
 
     fn commit(&mut self, used: &[PageRange]) -> Result<Committed, Error> {
-        let begun = Instant::now();
-        self.epoch += 1;
-        for page in used.iter().cloned().flatten() {
-            if self.take(page) {
-                self.stamps.insert(page, self.epoch);
-            }
+        Ok(self.close(used))
+    }
+
+    fn commit_with_snapshot(
+        &mut self,
+        used: &[PageRange],
+        since: u64,
+        _whole: bool,
+    ) -> Result<Frozen, Error> {
+        // In tests it can refuse, as the module can.
+        #[cfg(test)]
+        if let Err(why) = crate::sys::fake::ask(crate::sys::fake::Call::Snapshot) {
+            return Ok(Frozen::Refused(why));
         }
-        Ok(Committed {
-            epoch: self.epoch,
-            pause_ns: begun.elapsed().as_nanos() as u64,
-        })
+        let committed = self.close(used);
+        let pages: Vec<(u64, Content)> = self
+            .after(since)
+            .map(|(page, kept)| (page, kept.content.clone()))
+            .collect();
+        let snapshot = Shared { next: 0, pages };
+        Ok(Frozen::Made(committed, Box::new(snapshot)))
     }
 
     fn delta(&mut self, since: u64) -> Result<Vec<PageRange>, Error> {
-        let mut ranges: Vec<PageRange> = Vec::new();
-        let changed = self.stamps.iter().filter(|(_, epoch)| **epoch > since);
-        for (&page, _) in changed {
-            match ranges.last_mut() {
-                Some(last) if last.end == page => last.end += 1,
-                _ => ranges.push(page..page + 1),
-            }
+        let mut ranges = Vec::new();
+        for (page, _) in self.after(since) {
+            push_page(&mut ranges, page);
         }
         Ok(ranges)
+    }
+}
+
+/// Pages of a commit, shared with the tracker until it sees them change.
+struct Shared {
+    pages: Vec<(u64, Content)>,
+    /// Those before were handed over.
+    next: usize,
+}
+
+impl Snapshot for Shared {
+    fn pages(&self) -> u64 {
+        self.pages.len() as u64
+    }
+
+    fn gather(&mut self, buffer: &mut [u8], runs: &mut Vec<PageRange>) -> Result<(), Error> {
+        runs.clear();
+        let places = buffer.chunks_exact_mut(PAGE);
+        let pages = &self.pages[self.next..];
+        self.next += pages.len().min(places.len());
+        for ((page, content), place) in pages.iter().zip(places) {
+            for (bytes, word) in place.chunks_exact_mut(size_of::<u64>()).zip(&**content) {
+                bytes.copy_from_slice(&word.to_ne_bytes());
+            }
+            push_page(runs, *page);
+        }
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@ mod compare;
 mod module;
 
 use std::env;
+use std::io;
 use std::ops::Range;
 
 use crate::error::Error;
@@ -36,9 +37,69 @@ pub trait Tracker: Send {
     /// Closes an epoch. Only pages within `used` are ever written by the program.
     fn commit(&mut self, used: &[PageRange]) -> Result<Committed, Error>;
 
+    /// Closes an epoch, with a snapshot of the pages that changed after epoch `since`. Several
+    /// snapshots may be there at the same time.
+    ///
+    /// Who writes to a page that a snapshot holds may have to wait until the page was handed
+    /// over. When `whole` is set nobody has to, or the snapshot is refused.
+    fn commit_with_snapshot(
+        &mut self,
+        used: &[PageRange],
+        since: u64,
+        whole: bool,
+    ) -> Result<Frozen, Error>;
+
     /// The pages that changed after epoch `since` and up to the last commit: ascending,
     /// disjoint. May name pages that did not; never misses one that did.
     fn delta(&mut self, since: u64) -> Result<Vec<PageRange>, Error>;
+
+    /// What snapshots have cost the program since the arena was made.
+    fn snapshot_costs(&self) -> Result<SnapshotCosts, Error> {
+        Ok(SnapshotCosts::default())
+    }
+}
+
+/// What became of a commit with a snapshot.
+pub enum Frozen {
+    /// The epoch is closed.
+    Made(Committed, Box<dyn Snapshot>),
+    /// There can be no snapshot now. The epoch may be closed or not, which takes nothing from
+    /// any later commit.
+    Refused(io::Error),
+}
+
+/// The pages that changed up to a commit, as they were then, whatever is written meanwhile.
+/// Ends when it is dropped.
+pub trait Snapshot: Send {
+    /// How many pages it was made with.
+    fn pages(&self) -> u64;
+
+    /// Hands over the next pages, by ascending number: their content in `buffer`, which takes a
+    /// page at least, without gaps; their numbers in `runs`. None are left when `runs` is empty.
+    /// What was handed over is no longer held.
+    fn gather(&mut self, buffer: &mut [u8], runs: &mut Vec<PageRange>) -> Result<(), Error>;
+}
+
+/// What snapshots have cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotCosts {
+    /// Pages copied aside because they were written while a snapshot held them.
+    pub copied_pages: u64,
+    /// Times that a writer had to wait until its page was handed over.
+    pub writer_waits: u64,
+}
+
+/// Adds a page behind all others to ranges.
+fn push_page(ranges: &mut Vec<PageRange>, page: u64) {
+    push_run(ranges, page..page + 1);
+}
+
+/// Adds a run of pages behind all others to ranges.
+fn push_run(ranges: &mut Vec<PageRange>, run: PageRange) {
+    match ranges.last_mut() {
+        Some(last) if last.end == run.start => last.end = run.end,
+        _ => ranges.push(run),
+    }
 }
 
 /// Which tracker to use.

@@ -7,18 +7,28 @@ use std::os::fd::AsFd;
 use nix::libc;
 
 use super::Committed;
+use super::Frozen;
 use super::Geometry;
 use super::PageRange;
+use super::Snapshot;
+use super::SnapshotCosts;
 use super::Tracker;
+use super::push_run;
 use crate::error::Error;
 use crate::sys::device::ArenaFd;
 use crate::sys::device::Device;
+use crate::sys::device::SnapshotFd;
 use crate::sys::memory::Mapping;
+use crate::sys::memory::PAGE;
+
+/// The first version of the kernel's ABI that has snapshots.
+const SNAPSHOTS_SINCE: u32 = 2;
 
 /// An arena of the module.
 pub(super) struct Module {
     arena: ArenaFd,
     mapping: Mapping,
+    abi_version: u32,
 }
 
 impl Module {
@@ -27,13 +37,18 @@ impl Module {
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Error::NoDevice,
             _ => Error::DeviceAccess(error),
         })?;
+        let version = device.version().map_err(refused("tell its version"))?;
         let arena = device
             .create(&geometry.name, geometry.len_bytes, geometry.epoch)
             .map_err(refused("make an arena"))?;
         let (base, len) = (geometry.base as usize, geometry.len_bytes as usize);
         let mapping = Mapping::shared(arena.as_fd(), base, len)
             .map_err(|error| super::map_error(geometry, error))?;
-        Ok(Module { arena, mapping })
+        Ok(Module {
+            arena,
+            mapping,
+            abi_version: version.abi_version,
+        })
     }
 }
 
@@ -67,14 +82,98 @@ impl Tracker for Module {
         })
     }
 
+    fn commit_with_snapshot(
+        &mut self,
+        _used: &[PageRange],
+        since: u64,
+        whole: bool,
+    ) -> Result<Frozen, Error> {
+        let refuse = |errno| Ok(Frozen::Refused(io::Error::from_raw_os_error(errno)));
+        if self.abi_version < SNAPSHOTS_SINCE {
+            return refuse(libc::EOPNOTSUPP);
+        }
+        let (commit, fd) = match self.arena.commit_with_snapshot(since, 0) {
+            Ok(made) => made,
+            Err(error) => {
+                return match error.raw_os_error() {
+                    // Not now, or not by this module.
+                    Some(
+                        libc::ENOMEM | libc::EBUSY | libc::EMFILE | libc::ENFILE | libc::EINVAL,
+                    ) => Ok(Frozen::Refused(error)),
+                    _ => Err(refused("commit")(error)),
+                };
+            }
+        };
+        let snapshot = ModuleSnapshot {
+            fd,
+            pages: commit.snapshot_pages,
+            next: Some(0),
+        };
+        if whole && commit.reserve_pages < commit.snapshot_pages {
+            return refuse(libc::ENOMEM);
+        }
+        let committed = Committed {
+            epoch: commit.epoch,
+            pause_ns: commit.duration_ns,
+        };
+        Ok(Frozen::Made(committed, Box::new(snapshot)))
+    }
+
     fn delta(&mut self, since: u64) -> Result<Vec<PageRange>, Error> {
-        let mut ranges: Vec<PageRange> = Vec::new();
+        let mut ranges = Vec::new();
         self.arena
-            .delta(since, |first, pages| match ranges.last_mut() {
-                Some(last) if last.end == first => last.end += pages,
-                _ => ranges.push(first..first + pages),
+            .delta(since, |first, pages| {
+                push_run(&mut ranges, first..first + pages)
             })
             .map_err(refused("tell what changed"))?;
         Ok(ranges)
+    }
+
+    fn snapshot_costs(&self) -> Result<SnapshotCosts, Error> {
+        let stats = self
+            .arena
+            .stats()
+            .map_err(refused("tell what has happened"))?;
+        Ok(SnapshotCosts {
+            copied_pages: stats.copied_pages,
+            writer_waits: stats.copy_waits,
+        })
+    }
+}
+
+/// Frozen pages.
+struct ModuleSnapshot {
+    fd: SnapshotFd,
+    pages: u64,
+    /// Where the next call goes on; `None` when all was handed over.
+    next: Option<u64>,
+}
+
+impl Snapshot for ModuleSnapshot {
+    fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    fn gather(&mut self, buffer: &mut [u8], runs: &mut Vec<PageRange>) -> Result<(), Error> {
+        runs.clear();
+        while let (true, Some(start)) = (runs.is_empty(), self.next) {
+            self.next = self
+                .fd
+                .gather(start, buffer, PAGE.trailing_zeros(), |first, pages| {
+                    push_run(runs, first..first + pages)
+                })
+                .map_err(refused("hand over a snapshot"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ModuleSnapshot {
+    fn drop(&mut self) {
+        if self.next.is_some() {
+            // Closing would do, if no child had been forked that still has the descriptor. It
+            // can fail for a fatal signal only.
+            let _ = self.fd.thaw();
+        }
     }
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a forked child may do with what it inherited: nothing, and that it is told.
 
-use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use nix::sys::signal::Signal;
@@ -88,28 +87,6 @@ fn a_forked_child_does_not_have_the_arena() {
     assert_eq!(ckpt_close(ctx), 0);
 }
 
-/// True in a process that runs this test and nothing else, which is made for it: a child of a
-/// process with threads could find the locks of the C library and of Rust's taken.
-fn alone(test: &str) -> bool {
-    const ALONE: &str = "CKPT_TEST_ALONE";
-    if std::env::var_os(ALONE).is_some() {
-        return true;
-    }
-    let this = std::env::current_exe().unwrap();
-    let output = Command::new(this)
-        .args([test, "--exact", "--test-threads=1", "--nocapture"])
-        .env(ALONE, "1")
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && told.contains("1 passed"),
-        "{told}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    false
-}
-
 #[test]
 fn a_forked_child_can_open_a_context_of_its_own_at_the_same_address() {
     if !alone("tests::fork::a_forked_child_can_open_a_context_of_its_own_at_the_same_address") {
@@ -132,4 +109,32 @@ fn a_forked_child_can_open_a_context_of_its_own_at_the_same_address() {
     let restored = of_child.open();
     assert_eq!(ckpt_restored_epoch(restored), 1);
     assert_eq!(ckpt_close(restored), 0);
+}
+
+#[test]
+fn what_is_on_its_way_when_a_child_is_forked_is_saved_by_the_parent() {
+    let place = Place::new();
+    let ctx = place.open();
+    let number = region(ctx, c"number", 8);
+    let children: Vec<WaitStatus> = (1..=8)
+        .map(|value| {
+            // SAFETY: The region is so long.
+            unsafe { number.write(value) };
+            assert_eq!(commit(ctx), 0, "{}", message());
+            // A child that ends in order closes nothing and waits for nothing.
+            in_child(|| c_int::from(ckpt_close(ctx) != -libc::EPERM))
+        })
+        .collect();
+    assert!(
+        children
+            .iter()
+            .all(|child| matches!(child, WaitStatus::Exited(_, 0))),
+        "{children:?}"
+    );
+    assert_eq!(ckpt_close(ctx), 0, "{}", message());
+    let ctx = place.open();
+    assert_eq!(ckpt_restored_epoch(ctx), 8);
+    // SAFETY: As above.
+    assert_eq!(unsafe { region(ctx, c"number", 8).read() }, 8);
+    assert_eq!(ckpt_close(ctx), 0);
 }

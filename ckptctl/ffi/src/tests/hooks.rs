@@ -22,10 +22,11 @@ extern "C" fn refuse(_ctx: *mut ckpt_t, _epoch: u64, _user: *mut c_void) -> c_in
 }
 
 extern "C" fn misbehave(ctx: *mut ckpt_t, _epoch: u64, seen: *mut c_void) -> c_int {
-    // SAFETY: The test points at an array of three.
-    let seen = unsafe { &mut *seen.cast::<[c_int; 3]>() };
+    // SAFETY: The test points at an array of four.
+    let seen = unsafe { &mut *seen.cast::<[c_int; 4]>() };
     *seen = [
         commit(ctx),
+        ckpt_wait(ctx, 0, 0),
         ckpt_close(ctx),
         ckpt_hook(ctx, 1, Some(note), null_mut()),
     ];
@@ -42,6 +43,7 @@ fn c_hooks_run_in_order_and_may_refuse() {
         assert_eq!(ckpt_hook(ctx, when, Some(note), user(number)), 0);
     }
     assert_eq!(commit(ctx), 0);
+    assert_eq!(ckpt_wait(ctx, 1, -1), 0, "{}", message());
     assert_eq!(told(ctx), [(1, 1), (1, 2), (1, 4), (1, 3)]);
     assert_eq!(ckpt_hook(ctx, before, Some(refuse), null_mut()), 0);
     assert_eq!(commit(ctx), -libc::ECANCELED);
@@ -50,18 +52,18 @@ fn c_hooks_run_in_order_and_may_refuse() {
 }
 
 #[test]
-fn a_hook_can_neither_commit_nor_close_nor_register() {
-    let place = Place::new();
-    let ctx = place.open();
-    let mut seen = [0 as c_int; 3];
-    let hook = CKPT_BEFORE_COMMIT as i32;
-    assert_eq!(
-        ckpt_hook(ctx, hook, Some(misbehave), (&raw mut seen).cast()),
-        0
-    );
-    assert_eq!(commit(ctx), 0, "{}", message());
-    assert_eq!(seen, [-libc::EDEADLK; 3]);
-    assert_eq!(ckpt_close(ctx), 0);
+fn a_hook_can_neither_commit_nor_wait_nor_close_nor_register() {
+    for when in [CKPT_BEFORE_COMMIT, CKPT_AFTER_COMMIT] {
+        let place = Place::new();
+        let ctx = place.open();
+        let mut seen = [0 as c_int; 4];
+        let user = (&raw mut seen).cast();
+        assert_eq!(ckpt_hook(ctx, when as i32, Some(misbehave), user), 0);
+        assert_eq!(commit(ctx), 0, "{}", message());
+        assert_eq!(ckpt_wait(ctx, 0, -1), 0, "{}", message());
+        assert_eq!(seen, [-libc::EDEADLK; 4]);
+        assert_eq!(ckpt_close(ctx), 0);
+    }
 }
 
 extern "C" fn look(ctx: *mut ckpt_t, epoch: u64, seen: *mut c_void) -> c_int {

@@ -4,6 +4,7 @@
 mod fork;
 mod hooks;
 mod refusals;
+mod saving;
 mod state;
 
 use std::ffi::CStr;
@@ -12,6 +13,7 @@ use std::ffi::c_int;
 use std::ffi::c_void;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::Command;
 use std::ptr::null;
 use std::ptr::null_mut;
 use std::ptr::without_provenance_mut;
@@ -28,10 +30,13 @@ use crate::header::CKPT_AFTER_COMMIT;
 use crate::header::CKPT_AFTER_RESTORE;
 use crate::header::CKPT_BEFORE_COMMIT;
 use crate::header::CKPT_FRESH;
+use crate::header::CKPT_IN_FLIGHT_MAX;
+use crate::header::CKPT_SYNC;
 use crate::header::CKPT_VERSION_MAJOR;
 use crate::header::CKPT_VERSION_MINOR;
 use crate::header::CKPT_VERSION_PATCH;
 use crate::header::ckpt_commit_info;
+use crate::header::ckpt_commit_stats;
 use crate::header::ckpt_hook_fn;
 use crate::header::ckpt_options;
 use crate::header::ckpt_t;
@@ -121,4 +126,42 @@ fn region(ctx: *mut ckpt_t, name: &CStr, len: usize) -> *mut u64 {
 fn commit(ctx: *mut ckpt_t) -> c_int {
     // SAFETY: Null is allowed.
     unsafe { ckpt_commit(ctx, null_mut()) }
+}
+
+/// A structure to be filled in.
+fn stats_to_fill() -> ckpt_commit_stats {
+    // SAFETY: Numbers, for which zeros are a value.
+    let mut stats: ckpt_commit_stats = unsafe { std::mem::zeroed() };
+    stats.size = size_of::<ckpt_commit_stats>();
+    stats
+}
+
+fn stats(ctx: *mut ckpt_t) -> ckpt_commit_stats {
+    let mut stats = stats_to_fill();
+    // SAFETY: The structure is ours and says its size.
+    let status = unsafe { ckpt_stats(ctx, &raw mut stats) };
+    assert_eq!(status, 0, "{}", message());
+    stats
+}
+
+/// True in a process that runs this test and nothing else, which is made for it: a child of a
+/// process with threads could find the locks of the C library and of Rust's taken.
+fn alone(test: &str) -> bool {
+    const ALONE: &str = "CKPT_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let this = std::env::current_exe().unwrap();
+    let output = Command::new(this)
+        .args([test, "--exact", "--test-threads=1", "--nocapture"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && told.contains("1 passed"),
+        "{told}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    false
 }

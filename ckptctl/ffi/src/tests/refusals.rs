@@ -17,8 +17,9 @@ pub fn refusals(ctx: *mut ckpt_t, errno: c_int) -> Vec<(&'static str, bool)> {
     };
     let mut bytes = [0u8; 16];
     let name = c"r".as_ptr();
+    let mut stats = stats_to_fill();
     // SAFETY: Whatever the context is, the other arguments are as the header says.
-    let calls: [(&'static str, &mut dyn FnMut() -> bool); 18] = unsafe {
+    let calls: [(&'static str, &mut dyn FnMut() -> bool); 22] = unsafe {
         [
             ("ckpt_close", &mut || ckpt_close(ctx) == -errno),
             ("ckpt_region", &mut || {
@@ -47,9 +48,17 @@ pub fn refusals(ctx: *mut ckpt_t, errno: c_int) -> Vec<(&'static str, bool)> {
             ("ckpt_commit", &mut || {
                 ckpt_commit(ctx, &raw mut info) == -errno
             }),
+            ("ckpt_commit_sync", &mut || {
+                ckpt_commit_sync(ctx, null_mut()) == -errno
+            }),
+            ("ckpt_wait", &mut || ckpt_wait(ctx, 0, -1) == -errno),
+            ("ckpt_stats", &mut || {
+                ckpt_stats(ctx, &raw mut stats) == -errno
+            }),
             ("ckpt_is_restored", &mut || ckpt_is_restored(ctx) == 0),
             ("ckpt_restored_epoch", &mut || ckpt_restored_epoch(ctx) == 0),
             ("ckpt_epoch", &mut || ckpt_epoch(ctx) == 0),
+            ("ckpt_durable", &mut || ckpt_durable(ctx) == 0),
             ("ckpt_generation", &mut || {
                 ckpt_generation(ctx, bytes.as_mut_ptr()) == -errno
             }),
@@ -184,7 +193,7 @@ fn structures_of_other_versions_are_told_apart() {
 #[test]
 fn flags_that_are_unknown_or_contradict_each_other_are_refused() {
     let place = Place::new();
-    for (flags, reserved, restore_epoch) in [(4, 0, 0), (0, 1, 0), (CKPT_FRESH, 0, 1)] {
+    for (flags, reserved, restore_epoch) in [(8, 0, 0), (0, 1, 0), (CKPT_FRESH, 0, 1)] {
         let options = ckpt_options {
             flags,
             reserved,

@@ -32,7 +32,7 @@ fn a_program_is_restored_through_c() {
         assert_eq!(*block.add(3), 0);
         block.write(12);
         assert_eq!(ckpt_set_root(ctx, block.cast()), 0);
-        assert_eq!(ckpt_commit(ctx, &raw mut info), 0, "{}", message());
+        assert_eq!(ckpt_commit_sync(ctx, &raw mut info), 0, "{}", message());
         assert_eq!(ckpt_generation(ctx, generation.as_mut_ptr()), 0);
     }
     assert_eq!((info.size, info.epoch), (size_of::<ckpt_commit_info>(), 1));

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Contexts over the comparing tracker: the same claims hold for any.
 
+mod background;
+mod disk;
+mod failing_saves;
 mod heap;
+mod power_failure;
 
 use std::path::Path;
 use std::ptr::NonNull;
@@ -13,6 +17,8 @@ use std::sync::atomic::Ordering;
 use nix::libc;
 
 use super::*;
+use crate::options::Options;
+use crate::options::Restore;
 use crate::store::Chain;
 use crate::sys::fake;
 use crate::sys::fake::Call;
@@ -275,6 +281,7 @@ fn hooks_run_in_order_behind_a_commit_in_reverse_and_one_may_refuse() {
     context.hook(When::AfterCommit, note("after 1", 5)).unwrap();
     context.hook(When::AfterCommit, note("after 2", 0)).unwrap();
     context.commit().unwrap();
+    context.wait(1, None).unwrap();
     let order = [
         ("before 1", 1),
         ("before 2", 1),
@@ -351,11 +358,15 @@ fn commit_through(fail: impl Fn(&FileCall<'_>) -> bool + 'static, errno: i32) {
         true => Verdict::Fail(errno),
         false => Verdict::Go,
     };
-    let failed = with(verdict, || context.commit());
+    let failed = with(verdict, || context.commit_sync());
     assert_eq!(failed.unwrap_err().errno(), errno);
     assert_eq!(context.epoch().unwrap(), Some(1));
     put(region, 8192, 3);
     let report = context.commit().unwrap();
+    assert!(
+        report.durable,
+        "the commit behind a failed one is waited for"
+    );
     assert!(
         report.pages >= 2,
         "the page of the failed commit is saved, too"

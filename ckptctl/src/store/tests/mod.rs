@@ -5,7 +5,7 @@
 
 mod changing_files;
 mod failing_calls;
-mod power_failure;
+pub(crate) mod power_failure;
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ const PAGE: usize = 4096;
 const ARENA_PAGES: u64 = 32;
 
 /// A directory in memory where there is such a place: these tests sync a lot.
-fn memory_dir() -> tempfile::TempDir {
+pub(crate) fn memory_dir() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
         .unwrap()

@@ -20,7 +20,7 @@ const SEGMENT_BYTES: u64 = 20_000;
 
 /// A change to the disk, as far as `docs/format.md` section 5 assumes anything.
 #[derive(Clone, Debug)]
-enum Change {
+pub(crate) enum Change {
     Create(OsString),
     Write(OsString, u64, Vec<u8>),
     Truncate(OsString, u64),
@@ -32,13 +32,11 @@ enum Change {
     Reported(u64),
 }
 
-/// Keeps a log of all changes while `body` runs.
-fn record(body: impl FnOnce(&dyn Fn(u64))) -> Vec<Change> {
-    let log = Rc::new(RefCell::new(Vec::new()));
-    let hook_log = Rc::clone(&log);
-    let name = |path: &Path| path.file_name().unwrap().to_owned();
-    let hook = move |call: &FileCall<'_>| {
-        let change = match call {
+impl Change {
+    /// What a call changes.
+    pub(crate) fn of(call: &FileCall<'_>) -> Option<Change> {
+        let name = |path: &Path| path.file_name().unwrap().to_owned();
+        Some(match call {
             FileCall::Create(path) => Change::Create(name(path)),
             FileCall::Write(path, at, bytes) => Change::Write(name(path), *at, bytes.to_vec()),
             FileCall::Truncate(path, len) => Change::Truncate(name(path), *len),
@@ -46,9 +44,17 @@ fn record(body: impl FnOnce(&dyn Fn(u64))) -> Vec<Change> {
             FileCall::Rename(from, to) => Change::Rename(name(from), name(to)),
             FileCall::Unlink(path) => Change::Unlink(name(path)),
             FileCall::SyncDir(_) => Change::SyncDir,
-            _ => return Verdict::Go,
-        };
-        hook_log.borrow_mut().push(change);
+            _ => return None,
+        })
+    }
+}
+
+/// Keeps a log of all changes while `body` runs.
+fn record(body: impl FnOnce(&dyn Fn(u64))) -> Vec<Change> {
+    let log = Rc::new(RefCell::new(Vec::new()));
+    let hook_log = Rc::clone(&log);
+    let hook = move |call: &FileCall<'_>| {
+        hook_log.borrow_mut().extend(Change::of(call));
         Verdict::Go
     };
     fake::with(hook, || {
@@ -58,10 +64,10 @@ fn record(body: impl FnOnce(&dyn Fn(u64))) -> Vec<Change> {
 }
 
 /// Small, and the same on every run.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -71,13 +77,13 @@ impl Random {
 
 /// A file's content: what is safe, and what was asked for since.
 #[derive(Clone, Debug, Default)]
-struct Inode {
+pub(crate) struct Inode {
     safe: Vec<u8>,
     pending: Vec<Pending>,
 }
 
 #[derive(Clone, Debug)]
-enum Pending {
+pub(crate) enum Pending {
     Write(usize, Vec<u8>),
     Truncate(usize),
 }
@@ -140,7 +146,7 @@ impl Inode {
 
 /// The disk's directory: which names stand for which inodes.
 #[derive(Clone, Debug, Default)]
-struct Disk {
+pub(crate) struct Disk {
     inodes: Vec<Inode>,
     names: BTreeMap<OsString, usize>,
     /// The names after each change since the last sync of the directory, oldest
@@ -149,7 +155,7 @@ struct Disk {
 }
 
 impl Disk {
-    fn replay(changes: &[Change]) -> Disk {
+    pub(crate) fn replay(changes: &[Change]) -> Disk {
         let mut disk = Disk::default();
         for change in changes {
             let before = disk.names.clone();
@@ -201,7 +207,7 @@ impl Disk {
     }
 
     /// Lays out in `dir` what may be found after a power failure.
-    fn fail(&self, random: &mut Random, dir: &Path) {
+    pub(crate) fn fail(&self, random: &mut Random, dir: &Path) {
         let at = random.below(self.past_names.len() + 1);
         let names = self.past_names.get(at).unwrap_or(&self.names);
         for (name, inode) in names {

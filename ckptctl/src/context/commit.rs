@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Committing.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use nix::libc;
+
+use super::Context;
+use super::Inner;
+use super::PAGE_SHIFT;
+use super::Shared;
+use super::lock;
+use crate::error::Error;
+use crate::hooks::Hooks;
+use crate::saving::Job;
+use crate::saving::Queue;
+use crate::saving::Saving;
+use crate::saving::worker;
+use crate::store::CommitInfo;
+use crate::store::CommitMeta;
+use crate::store::Kind;
+use crate::sys::memory::PAGE;
+use crate::sys::thread;
+use crate::track::Committed;
+use crate::track::Frozen;
+use crate::track::Snapshot;
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommitReport {
+    /// The epoch.
+    pub epoch: u64,
+    /// True when it is durable already.
+    pub durable: bool,
+    /// Pages saved or to be saved, zero pages among them.
+    pub pages: u64,
+    /// Bytes the chain grew by; 0 when that is not known yet.
+    pub stored_bytes: u64,
+    /// For how long the tracker held writers up.
+    pub pause_ns: u64,
+    /// How long the call took, hooks included.
+    pub total_ns: u64,
+}
+
+impl Context {
+    /// Closes the epoch; it is saved in the background, or before this returns if the options
+    /// or `CKPT_COMMIT=sync` want that. [`Context::wait`] waits until it is durable.
+    ///
+    /// When there are [`IN_FLIGHT_MAX`](crate::saving::IN_FLIGHT_MAX) commits on their way to
+    /// the chain already, it first waits until there are fewer.
+    ///
+    /// When a commit could not be saved, it and those on their way behind it are given up, and
+    /// the next one takes everything since the last durable epoch and waits for it: it
+    /// succeeds when all that is durable. So when this fails, nothing is lost: what changed is
+    /// saved by the next commit that succeeds.
+    pub fn commit(&self) -> Result<CommitReport, Error> {
+        self.commit_as(self.shared.saving)
+    }
+
+    /// Closes the epoch and saves it. It is durable when this returns.
+    ///
+    /// When it fails, nothing is lost: what changed is saved by the next commit that succeeds.
+    pub fn commit_sync(&self) -> Result<CommitReport, Error> {
+        self.commit_as(Saving::Synchronous)
+    }
+
+    fn commit_as(&self, saving: Saving) -> Result<CommitReport, Error> {
+        self.refuse_in_hooks("commit")?;
+        let _turn = lock(&self.shared.turn);
+        let begun = Instant::now();
+        // Whatever there is to wait for, the hooks have not stopped the program for it yet.
+        match saving {
+            Saving::Background => drop(self.shared.queue.room()?),
+            Saving::Synchronous => self.shared.queue.drain()?,
+        }
+        let next = self.shared.queue.next_epoch();
+        let hooks = lock(&self.shared.hooks).clone();
+        self.in_hooks(|| hooks.before_commit(self, next))?;
+        let mut report = match saving {
+            Saving::Background => self.in_background(&hooks),
+            Saving::Synchronous => self.now(&hooks),
+        }?;
+        report.total_ns = begun.elapsed().as_nanos() as u64;
+        Ok(report)
+    }
+
+    fn in_background(&self, hooks: &Hooks) -> Result<CommitReport, Error> {
+        if let Err(why) = self.shared.start_worker() {
+            return self.without_snapshot("the thread that saves cannot be started", &why, hooks);
+        }
+        let queue = &self.shared.queue;
+        let room = queue.room()?;
+        // A hook behind a commit runs in the thread that thaws, and may write to the arena.
+        let whole = hooks.any_after_commit();
+        let (committed, meta, snapshot) = {
+            let mut inner = self.inner()?;
+            match inner.arena.commit_with_snapshot(room.since, whole)? {
+                Frozen::Made(committed, snapshot) => {
+                    let meta = self.shared.meta(&mut inner, committed, Kind::Commit, None);
+                    (committed, meta, snapshot)
+                }
+                Frozen::Refused(why) => {
+                    drop(inner);
+                    return self.without_snapshot("the module gives no snapshot", &why, hooks);
+                }
+            }
+        };
+        let report = CommitReport {
+            epoch: committed.epoch,
+            durable: false,
+            pages: snapshot.pages(),
+            stored_bytes: 0,
+            pause_ns: committed.pause_ns,
+            total_ns: 0,
+        };
+        let job = Job {
+            meta,
+            snapshot,
+            closed_at: Instant::now(),
+            hooks: hooks.clone(),
+        };
+        queue.push(job, room, committed)?;
+        if room.wait {
+            queue.wait(report.epoch, None)?;
+        }
+        Ok(CommitReport {
+            durable: room.wait,
+            ..report
+        })
+    }
+
+    /// Goes on synchronously where it cannot be otherwise.
+    fn without_snapshot(
+        &self,
+        what: &str,
+        why: &io::Error,
+        hooks: &Hooks,
+    ) -> Result<CommitReport, Error> {
+        if self.shared.queue.note_fallback() {
+            eprintln!(
+                "ckpt: {what}: {why}; such commits are saved before the program goes on: {}",
+                advice(why)
+            );
+        }
+        self.shared.queue.drain()?;
+        self.now(hooks)
+    }
+
+    /// Commits and saves. Nothing is on its way.
+    fn now(&self, hooks: &Hooks) -> Result<CommitReport, Error> {
+        let shared = &self.shared;
+        let (committed, info) = {
+            let mut inner = self.inner()?;
+            let committed = inner.arena.commit()?;
+            let closed_at = Instant::now();
+            let parent = shared.queue.durable();
+            let meta = shared.meta(&mut inner, committed, Kind::Commit, parent);
+            let delta = inner.arena.delta(shared.queue.saved());
+            let saved = delta.and_then(|delta| {
+                lock(&shared.chain_end).append_arena(&meta, &inner.arena, &delta)
+            });
+            let info = shared.queue.saved_now(committed, closed_at, saved)?;
+            (committed, info)
+        };
+        self.in_hooks(|| hooks.after_commit(self, info.epoch));
+        shared.queue.told(info.epoch);
+        Ok(CommitReport {
+            epoch: info.epoch,
+            durable: true,
+            pages: info.data_pages + info.zero_pages,
+            stored_bytes: info.stored_bytes,
+            pause_ns: committed.pause_ns,
+            total_ns: 0,
+        })
+    }
+}
+
+/// What can be done where there is no snapshot.
+fn advice(why: &io::Error) -> &'static str {
+    match why.raw_os_error() {
+        Some(libc::ENOMEM) => {
+            "the pages of a snapshot are charged until they are saved, so raise RLIMIT_MEMLOCK (`ulimit -l`)"
+        }
+        Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (`ulimit -n`)",
+        Some(libc::EBUSY) => {
+            "too many children hold snapshots that were open when they were forked"
+        }
+        Some(libc::EAGAIN) => "raise the limit of threads (`ulimit -u`, TasksMax= of a unit)",
+        _ => "load the module that came with this library (ckptctl doctor)",
+    }
+}
+
+impl Shared {
+    /// Starts the thread that saves, unless it runs.
+    fn start_worker(self: &Arc<Shared>) -> io::Result<()> {
+        let mut worker = lock(&self.worker);
+        if worker.is_none() {
+            let shared = Arc::clone(self);
+            *worker = Some(thread::spawn(worker::NAME, move || worker::run(&shared))?);
+        }
+        Ok(())
+    }
+
+    /// What a record says of a commit that was just made.
+    pub(super) fn meta(
+        &self,
+        inner: &mut Inner,
+        committed: Committed,
+        kind: Kind,
+        parent: Option<u64>,
+    ) -> CommitMeta {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        CommitMeta {
+            epoch: committed.epoch,
+            parent,
+            kind,
+            generation: self.generation,
+            time_ns: now.as_nanos() as u64,
+            pause_ns: committed.pause_ns,
+            arena_base: inner.arena.base(),
+            arena_len_pages: inner.arena.len_bytes() / PAGE as u64,
+            page_shift: PAGE_SHIFT,
+            regions: inner.arena.regions(),
+            identity: self.identity.clone(),
+        }
+    }
+}
+
+impl worker::Place for Arc<Shared> {
+    fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    fn append(&self, meta: &CommitMeta, snapshot: &mut dyn Snapshot) -> Result<CommitInfo, Error> {
+        lock(&self.chain_end).append_snapshot(meta, snapshot)
+    }
+
+    fn tell(&self, hooks: &Hooks, epoch: u64) {
+        let context = Context {
+            shared: Arc::clone(self),
+            open: None,
+        };
+        context.in_hooks(|| hooks.after_commit(&context, epoch));
+    }
+}

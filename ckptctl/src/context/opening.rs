@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Opening, and what is restored then.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use super::Context;
+use super::Inner;
+use super::Open;
+use super::PAGE_SHIFT;
+use super::Shared;
+use super::lock;
+use crate::arena::Arena;
+use crate::arena::Heap;
+use crate::error::Error;
+use crate::identity;
+use crate::options::Options;
+use crate::options::Restore;
+use crate::saving::ChainEnd;
+use crate::saving::Queue;
+use crate::saving::Saving;
+use crate::store;
+use crate::store::Kind;
+use crate::store::Writer;
+use crate::sys::memory::PAGE;
+use crate::sys::process;
+use crate::track;
+use crate::track::Geometry;
+
+impl Context {
+    /// Opens a chain and makes an arena; restores what the options say.
+    pub fn open(options: Options) -> Result<Context, Error> {
+        let dir = options.chosen_dir()?;
+        let name = options.chosen_name()?;
+        let choice = match options.tracker {
+            Some(choice) => choice,
+            None => track::Choice::from_environment()?,
+        };
+        let saving = match options.saving {
+            Some(saving) => saving,
+            None => Saving::from_environment()?,
+        };
+        let restore = options.chosen_restore()?;
+        let (writer, recovery) = Writer::open_or_create(&dir, store::Options::default())?;
+        let restored = match restore {
+            Restore::Nothing => None,
+            Restore::Epoch(epoch) => Some(epoch),
+            Restore::Newest => writer.chain().newest()?.map(|commit| commit.epoch),
+        };
+        let meta = restored
+            .map(|epoch| writer.chain().get(epoch))
+            .transpose()?;
+        let identity = identity::current(options.no_code_pointers);
+        if let Some(meta) = &meta {
+            if meta.page_shift != PAGE_SHIFT {
+                return Err(Error::Layout(format!(
+                    "the pages of the chain have {} bytes, and this version can do {PAGE} only",
+                    1u64 << meta.page_shift
+                )));
+            }
+            identity::check(&meta.identity, &identity)?;
+        }
+        let place = meta
+            .as_ref()
+            .map(|meta| (meta.arena_base, meta.arena_len_pages << PAGE_SHIFT));
+        let (base, len_bytes) = options.chosen_place(place)?;
+        let highest = writer
+            .chain()
+            .commits()
+            .map(|commit| commit.epoch)
+            .max()
+            .unwrap_or(0);
+        let geometry = Geometry {
+            name,
+            base,
+            len_bytes,
+            epoch: highest,
+        };
+        let mut generation = [0; 16];
+        process::random(&mut generation).map_err(|source| Error::System {
+            doing: "draw a random number",
+            source,
+        })?;
+
+        let tracker = track::open(choice, &geometry)?;
+        let tracker_name = tracker.name();
+        let arena = match &meta {
+            None => Arena::begin(tracker)?,
+            Some(meta) => {
+                let mut arena = Arena::prepare(tracker, &meta.regions)?;
+                fill(&mut arena, writer.chain(), meta.epoch)?;
+                arena.resume()?;
+                arena
+            }
+        };
+        let shared = Arc::new(Shared {
+            inner: Mutex::new(Inner {
+                arena,
+                heap: Heap::new(),
+            }),
+            chain_end: Mutex::new(ChainEnd::new(dir.clone(), writer)),
+            queue: Queue::new(highest, restored),
+            hooks: Mutex::new(options.hooks),
+            turn: Mutex::new(()),
+            in_hooks: Mutex::default(),
+            worker: Mutex::default(),
+            saving,
+            dir,
+            owner: std::process::id(),
+            forks: process::forks(),
+            identity,
+            generation,
+            restored,
+            recovery,
+            tracker: tracker_name,
+        });
+        if meta.is_some() {
+            shared.note_restore()?;
+        }
+        let context = Context {
+            open: Some(Arc::new(Open {
+                shared: Arc::clone(&shared),
+                told: Mutex::default(),
+            })),
+            shared,
+        };
+        if let Some(epoch) = restored {
+            let hooks = lock(&context.shared.hooks).clone();
+            context.in_hooks(|| hooks.after_restore(&context, epoch))?;
+        }
+        Ok(context)
+    }
+}
+
+/// Loads an epoch into a new arena.
+fn fill(arena: &mut Arena, chain: &store::Chain, epoch: u64) -> Result<(), Error> {
+    let mut loader = chain.load(epoch)?;
+    while let Some(run) = loader.next_run()? {
+        arena.write_pages(run.pgoff, run.bytes)?;
+    }
+    Ok(())
+}
+
+impl Shared {
+    /// Gives the restored state an epoch of its own, so that none is ever used twice.
+    fn note_restore(&self) -> Result<(), Error> {
+        let mut inner = lock(&self.inner);
+        let committed = inner.arena.commit()?;
+        let meta = self.meta(&mut inner, committed, Kind::Restore, self.restored);
+        let info = lock(&self.chain_end).append_empty(&meta)?;
+        self.queue.begin_with(info.epoch);
+        Ok(())
+    }
+}
