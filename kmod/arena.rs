@@ -343,6 +343,8 @@ impl Arena {
 
     /// Takes pages `from .. to` out of a snapshot, which is held for reading, or closed.
     pub(crate) fn thaw(&self, snapshot: &Arc<Snapshot>, from: u64, to: u64) {
+        // A commit freezes pages before its snapshot is on the list.
+        let guard = self.barrier.read();
         let snapshots = self.snapshots.lock();
         snapshot.take_out(from, to, |first, pages| {
             let mut thaw = *pages;
@@ -354,6 +356,7 @@ impl Arena {
             }
         });
         drop(snapshots);
+        drop(guard);
         self.thawed.tell();
     }
 

@@ -122,11 +122,9 @@ u64 ckpt_ptes_open(struct vm_area_struct *vma, unsigned long addr, pte_t *pte, u
 
 		if (!pte_present(entry))
 			continue;
-		if (!pte_write(entry)) {
-			entry = ptep_modify_prot_start(vma, at, pte + n);
-			ptep_modify_prot_commit(vma, at, pte + n, entry,
-						pte_mkwrite_novma(entry));
-		}
+		/* As the kernel allows more: what the processor may set meanwhile is no loss. */
+		if (!pte_write(entry))
+			set_pte_at(vma->vm_mm, at, pte + n, pte_mkwrite_novma(entry));
 		open |= BIT_ULL(n);
 	}
 	return open;

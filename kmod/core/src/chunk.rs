@@ -29,6 +29,9 @@ pub struct Chunk<P, H: Heap> {
     last: SharedBits,
     /// Pages that were ever stamped.
     ever: SharedBits,
+    /// Pages that were stamped more than once. The first write to a page says nothing about
+    /// others: programs fill their memory once.
+    twice: SharedBits,
     /// Newest epoch that stamped a page here; zero for none.
     newest: AtomicU64,
     /// Newest stamp of a page that is not in `last`; zero for none.
@@ -45,6 +48,8 @@ pub struct Chunk<P, H: Heap> {
     watched: AtomicU64,
     /// See [`History`].
     window: AtomicU64,
+    /// See [`History`].
+    idle: AtomicU64,
     /// See [`History`].
     regret: AtomicU64,
     /// Epoch that last stamped each page. Filled with the first page.
@@ -65,8 +70,7 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
     /// Counts a write fault on a page, after commit `epoch`. Whether the chunk is to be opened
     /// now.
     ///
-    /// The first write to a page that no commit has seen counts for nothing: it says nothing
-    /// about others.
+    /// The first write to a page that no commit has seen counts for nothing.
     pub fn count_fault(&self, page: u64, epoch: u64, tracker: &Tracker) -> bool {
         let page = page as usize % CHUNK_PAGES;
         let stamp = match self.stamps.get() {
@@ -78,7 +82,9 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
         }
         // A page that was written just before is left open by the next commit anyway, unless
         // that has to freeze it, as the last one had to.
-        let lately = stamp + 1 >= epoch && self.froze.load(Ordering::Relaxed) == 0;
+        let lately = stamp + 1 >= epoch
+            && self.twice.contains(page)
+            && self.froze.load(Ordering::Relaxed) == 0;
         if !lately {
             self.faults.fetch_add(1, Ordering::Relaxed);
         }
@@ -125,8 +131,9 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
             stamps[page].store(epoch, Ordering::Relaxed);
         }
         self.last.store(pages);
-        let new = pages.minus(&self.ever.load());
-        self.ever.insert(&new);
+        let ever = self.ever.load();
+        self.twice.insert(&pages.and(&ever));
+        self.ever.insert(&pages.minus(&ever));
         self.newest.store(epoch, Ordering::Relaxed);
     }
 
@@ -149,7 +156,8 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
         bits
     }
 
-    /// Those of `pages` that were stamped in one of the two epochs before `epoch`.
+    /// Those of `pages` that were stamped in one of the two epochs before `epoch`, and not for
+    /// the first time.
     fn stamped_lately(&self, pages: &Bits, epoch: u64) -> Bits {
         // A stamp of zero is none.
         let oldest = epoch.saturating_sub(2).max(1);
@@ -157,6 +165,7 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
         if newest < oldest {
             return Bits::default();
         }
+        let pages = &pages.and(&self.twice.load());
         let mut lately = self.last.load().and(pages);
         if self.before.load(Ordering::Relaxed) >= oldest {
             if let Some(stamps) = self.stamps.get() {
@@ -190,7 +199,10 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
         let dirty = commit.hardware.harvest(first, &plan);
         let pinned = commit.hardware.pinned(first, &plan.keep.or(&dirty));
         let changed = dirty.or(&pinned);
-        if !changed.is_empty() {
+        if changed.is_empty() {
+            self.idle.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.idle.store(0, Ordering::Relaxed);
             self.stamp(&changed, commit.epoch);
             self.seen.insert(&changed);
         }
@@ -216,6 +228,7 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
             seen: self.seen.load(),
             watched: self.watched.load(Ordering::Relaxed) as u32,
             window: self.window.load(Ordering::Relaxed) as u32,
+            idle: self.idle.load(Ordering::Relaxed) as u32,
             regret: self.regret.load(Ordering::Relaxed) as u32,
         }
     }
@@ -226,6 +239,7 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
         self.watched
             .store(history.watched.into(), Ordering::Relaxed);
         self.window.store(history.window.into(), Ordering::Relaxed);
+        self.idle.store(history.idle.into(), Ordering::Relaxed);
         self.regret.store(history.regret.into(), Ordering::Relaxed);
         self.spent.store(history.regret.into(), Ordering::Relaxed);
     }

@@ -80,7 +80,7 @@ impl Costs {
         pass: 0,
         entry: 8,
         arm: 70,
-        open: 20,
+        open: 16,
         gap: 0,
         opens: true,
     };
@@ -92,7 +92,7 @@ impl Costs {
         pass: 1_300,
         entry: 33,
         arm: 120,
-        open: 45,
+        open: 16,
         gap: 32,
         opens: true,
     };
@@ -109,23 +109,27 @@ impl Costs {
         opens: false,
     };
 
-    /// What harvesting these open pages costs in every commit.
-    fn harvest(&self, open: &Bits) -> u32 {
-        if open.is_empty() {
-            return 0;
-        }
+    /// What looking at these pages costs in a chunk that is looked into.
+    fn looking(&self, open: &Bits) -> u32 {
         if self.pass == 0 {
-            return self.visit + self.entry * open.len() as u32;
+            return self.entry * open.len() as u32;
         }
-        spans(open, self.gap).fold(self.visit, |sum, (_, len)| {
+        spans(open, self.gap).fold(0, |sum, (_, len)| {
             sum + self.pass + self.entry * len as u32
         })
     }
 
+    /// What harvesting these open pages costs in every commit.
+    fn harvest(&self, open: &Bits) -> u32 {
+        match open.is_empty() {
+            true => 0,
+            false => self.visit + self.looking(open),
+        }
+    }
+
     /// What opening a whole chunk and harvesting it once costs: the price of trying.
     fn opening(&self) -> u32 {
-        let pages = CHUNK_PAGES as u32;
-        self.visit + self.open * pages + self.visit + self.pass + self.entry * pages
+        self.pass + (self.open + self.entry) * CHUNK_PAGES as u32
     }
 }
 
@@ -151,6 +155,8 @@ pub struct History {
     pub watched: u32,
     /// After how many watching begins anew.
     pub window: u32,
+    /// Commits since the last one that found a change here.
+    pub idle: u32,
     /// What faults cost more, so far, than having had the chunk open would have.
     pub regret: u32,
 }
@@ -168,7 +174,8 @@ impl History {
 pub struct Epoch {
     /// Pages noted since the commit before.
     pub noted: Bits,
-    /// Those of them that changed in one of the two epochs before as well.
+    /// Those of them that changed in one of the two epochs before as well, and not for the
+    /// first time then.
     pub again: Bits,
     /// Pages that were ever written.
     pub ever: Bits,
@@ -195,15 +202,21 @@ pub struct Outcome {
 
 /// For so many commits open pages are watched at first, before it begins anew: else a page
 /// that was written once would count as seen for ever.
-const WINDOW_MIN: u32 = 8;
+const WINDOW_MIN: u32 = 16;
 
 /// Each time that nothing was worth closing it takes twice as long, up to this.
 const WINDOW_MAX: u32 = 64;
 
+/// How much more often pages must have been found clean when others of their chunk were not.
+const DOUBT: u32 = 3;
+
+/// How much less often when no page of the chunk was written.
+const SURE: u32 = 2;
+
 /// Whether to look for stale pages after so many commits. That costs something, too, so it is
 /// not done each time.
 fn is_due(watched: u32) -> bool {
-    watched >= 2 && watched.is_power_of_two()
+    matches!(watched, 2 | 4 | 6 | 8 | 12) || (watched > 12 && watched % 8 == 0)
 }
 
 /// The tracking policy of an arena.
@@ -337,6 +350,10 @@ impl Tracker {
         }
         outcome.kept = open.minus(&was_open).len() as u32;
         history.open = open;
+        history.idle += 1;
+        if !outcome.changed.is_empty() {
+            history.idle = 0;
+        }
         if history.watched != 0 {
             history.seen.union(&outcome.changed);
         }
@@ -351,16 +368,23 @@ impl Tracker {
             return Bits::default();
         }
         history.watched += 1;
+        let worth = |stale: &Bits, commits: u32| {
+            let all = costs.harvest(&history.open);
+            let saved = all.saturating_sub(costs.harvest(&history.open.minus(stale)));
+            let again = (costs.arm + costs.open) * stale.len() as u32;
+            saved.saturating_mul(commits) >= costs.fault + costs.pass + again
+        };
         if is_due(history.watched) {
-            let stale = history.open.minus(&history.seen).minus(&epoch.noted);
-            if !stale.is_empty() {
-                let all = costs.harvest(&history.open);
-                let saved = all.saturating_sub(costs.harvest(&history.open.minus(&stale)));
-                let price = costs.fault + costs.pass + costs.arm * stale.len() as u32;
-                if saved.saturating_mul(history.watched) >= price {
-                    history.watch(WINDOW_MIN);
-                    return stale;
-                }
+            let mut stale = history.open.minus(&epoch.noted);
+            let idle = stale == history.open && worth(&stale, history.idle.saturating_mul(SURE));
+            if !idle {
+                stale = stale.minus(&history.seen);
+            }
+            // Where others are written, these may be next: the writes may only move.
+            let gone = idle || (!stale.is_empty() && worth(&stale, history.watched / DOUBT));
+            if gone {
+                history.watch(WINDOW_MIN);
+                return stale;
             }
         }
         if history.watched >= history.window {
@@ -381,8 +405,8 @@ impl Tracker {
             history.watch(WINDOW_MIN);
             return true;
         }
-        let all = costs.harvest(&epoch.ever.or(&history.open));
-        let more = all.saturating_sub(costs.harvest(&history.open));
+        let all = costs.looking(&epoch.ever.or(&history.open));
+        let more = all.saturating_sub(costs.looking(&history.open));
         let fresh = epoch.faults.saturating_mul(costs.fault + costs.arm);
         let regret = history.regret.saturating_add(fresh).saturating_sub(more);
         // Just below the price, so that the next fault opens.
@@ -452,6 +476,7 @@ mod tests {
         last: Bits,
         before: Bits,
         ever: Bits,
+        twice: Bits,
         faults: u32,
         spent: u32,
         faults_in_all: u32,
@@ -468,6 +493,7 @@ mod tests {
                 last: Bits::default(),
                 before: Bits::default(),
                 ever: Bits::default(),
+                twice: Bits::default(),
                 faults: 0,
                 spent: 0,
                 faults_in_all: 0,
@@ -480,7 +506,7 @@ mod tests {
                 if !self.machine.writable.contains(page) {
                     self.faults_in_all += 1;
                     if self.ever.contains(page) {
-                        let lately = self.last.contains(page) && !self.froze;
+                        let lately = self.last.contains(page) && self.twice.contains(page) && !self.froze;
                         self.faults += u32::from(!lately);
                         let (before, cost) = (self.spent, self.tracker.fault_counts(lately));
                         self.spent += cost;
@@ -505,13 +531,14 @@ mod tests {
                 spent: self.spent,
                 freeze,
             };
-            let again = epoch.noted.and(&self.last.or(&self.before));
+            let again = epoch.noted.and(&self.twice).and(&self.last.or(&self.before));
             let epoch = Epoch { again, ..epoch };
             let outcome = self
                 .tracker
                 .harvest(0, &epoch, &mut self.history, &mut self.machine);
             self.before = self.last;
             self.last = outcome.changed;
+            self.twice.union(&outcome.changed.and(&self.ever));
             self.ever.union(&outcome.changed);
             self.froze = freeze;
             self.spent = self.history.regret;
@@ -537,9 +564,10 @@ mod tests {
     }
 
     #[test]
-    fn a_page_written_in_two_epochs_running_faults_no_more() {
+    fn a_page_written_again_in_two_epochs_running_faults_no_more() {
         let mut chunk = Chunk::new(Policy::Adaptive);
         let pages = set([3, 200, 511]);
+        chunk.epoch(&pages);
         chunk.epoch(&pages);
         assert_eq!(chunk.epoch(&pages), 3);
         for _ in 0..20 {
@@ -552,8 +580,7 @@ mod tests {
     fn a_page_that_stays_clean_is_armed_again_and_then_costs_nothing() {
         let mut chunk = Chunk::new(Policy::Adaptive);
         let pages = set([3]);
-        chunk.epoch(&pages);
-        chunk.epoch(&pages);
+        (0..3).for_each(|_| assert_eq!(chunk.epoch(&pages), 1));
         let idle = (1..).find(|_| chunk.commit(false).closed == 1);
         assert!(idle.is_some_and(|commits| commits <= 8), "{idle:?}");
         assert!(chunk.history.open.is_empty());
