@@ -17,6 +17,7 @@ use crate::arena::Geometry;
 use crate::arena::Name;
 use crate::arena::EPOCH_MAX;
 use crate::arena_file::ArenaFile;
+use crate::mm::compat;
 use crate::mm::file::NewFile;
 use crate::mm::mapping;
 use crate::registry;
@@ -40,7 +41,8 @@ pub(crate) struct Device {
 impl MiscDevice for Device {
     type Ptr = KBox<Self>;
 
-    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<KBox<Self>> {
+    fn open(file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<KBox<Self>> {
+        compat::keep_loaded::<Self>(file)?;
         let device = Device {
             _nothing: PhantomData,
         };

@@ -8,13 +8,13 @@ use kernel::bindings;
 use kernel::fs::File;
 use kernel::iov::IovIterDest;
 use kernel::mm::virt::VmaNew;
-use kernel::module::this_module;
 use kernel::page::PAGE_SHIFT;
 use kernel::prelude::*;
 use kernel::seq_file::SeqFile;
 use kernel::sync::aref::ARef;
 use kernel::sync::poll::PollTable;
 
+use super::compat;
 use super::fault;
 use super::mapping::Mapping;
 use super::shim;
@@ -143,7 +143,7 @@ struct Callbacks<T>(PhantomData<T>);
 
 impl<T: OpenFile> Callbacks<T> {
     const TABLE: bindings::file_operations = bindings::file_operations {
-        owner: this_module::<crate::LocalModule>().as_ptr(),
+        owner: compat::OWNER,
         release: Some(Self::release),
         mmap: Some(Self::mmap),
         unlocked_ioctl: Some(Self::ioctl),

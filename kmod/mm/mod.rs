@@ -8,6 +8,7 @@
 pub(crate) mod areas;
 pub(crate) mod barrier;
 pub(crate) mod clock;
+pub(crate) mod compat;
 pub(crate) mod copies;
 pub(crate) mod direct;
 pub(crate) mod fault;
