@@ -73,6 +73,10 @@ impl Drop for Claim {
         if registry.arenas[at].descriptors == 0 {
             // Does not free the arena: `self` has it still.
             let _ = registry.arenas.remove(at);
+            if registry.arenas.is_empty() {
+                // A static is never dropped: else this memory would outlive the module.
+                registry.arenas = KVVec::new();
+            }
         }
     }
 }
