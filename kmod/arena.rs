@@ -150,7 +150,7 @@ impl Arena {
             id,
             geometry,
             created_ns: clock::boottime_ns(),
-            barrier <- Barrier::new(),
+            barrier <- Barrier::new(c"ckpt::Arena::barrier", kernel::static_lock_class!()),
             index: Index::new(Tracker::new(crate::policy())),
             mapping,
             areas <- Areas::new(),

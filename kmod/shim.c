@@ -97,9 +97,9 @@ bool ckpt_file_writable(const struct file *file)
 
 /* mm/barrier.rs */
 
-void ckpt_rwsem_init(struct rw_semaphore *sem)
+void ckpt_rwsem_init(struct rw_semaphore *sem, const char *name, struct lock_class_key *class)
 {
-	init_rwsem(sem);
+	__init_rwsem(sem, name, class);
 }
 
 /* mm/direct.rs */

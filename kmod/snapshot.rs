@@ -136,7 +136,7 @@ impl Snapshot {
             chunks,
             held: AtomicU64::new(total),
             copied: AtomicU64::new(0),
-            reading <- Barrier::new(),
+            reading <- Barrier::new(c"ckpt::Snapshot::reading", kernel::static_lock_class!()),
             reader: AtomicUsize::new(0),
         })
     }

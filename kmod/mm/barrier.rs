@@ -8,6 +8,7 @@
 use kernel::bindings;
 use kernel::error::to_result;
 use kernel::prelude::*;
+use kernel::sync::LockClassKey;
 use kernel::types::NotThreadSafe;
 use kernel::types::Opaque;
 
@@ -30,11 +31,17 @@ unsafe impl Send for Barrier {}
 unsafe impl Sync for Barrier {}
 
 impl Barrier {
-    /// A free barrier.
-    pub(crate) fn new() -> impl PinInit<Self> {
+    /// A free barrier. The kernel's lock validator takes those of one `class` for one lock.
+    pub(crate) fn new(
+        name: &'static CStr,
+        class: Pin<&'static LockClassKey>,
+    ) -> impl PinInit<Self> {
         pin_init!(Self {
-            // SAFETY: The slot is valid for a semaphore and pinned.
-            sem <- Opaque::ffi_init(|sem| unsafe { shim::ckpt_rwsem_init(sem) }),
+            sem <- Opaque::ffi_init(|sem| {
+                // SAFETY: The slot is valid for a semaphore and pinned; the name and the
+                // class stay.
+                unsafe { shim::ckpt_rwsem_init(sem, name.as_char_ptr(), class.as_ptr()) }
+            }),
         })
     }
 

@@ -10,7 +10,11 @@ use kernel::prelude::*;
 )]
 extern "C" {
     // barrier.rs
-    pub(super) fn ckpt_rwsem_init(sem: *mut bindings::rw_semaphore);
+    pub(super) fn ckpt_rwsem_init(
+        sem: *mut bindings::rw_semaphore,
+        name: *const c_char,
+        class: *mut bindings::lock_class_key,
+    );
 
     // folio.rs
     pub(super) fn ckpt_folio_alloc() -> *mut bindings::folio;
