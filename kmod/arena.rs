@@ -372,11 +372,17 @@ impl Arena {
 
     /// Gives a copy of a page to the snapshots that need one, and thaws the page. The barrier
     /// is held, so no snapshot is added.
-    fn copy_aside(&self, chunk: &ArenaChunk, pgoff: u64, copy: PageCopy) -> Result<Aside> {
+    fn copy_aside(
+        &self,
+        chunk: &ArenaChunk,
+        pgoff: u64,
+        copy: PageCopy,
+        must: bool,
+    ) -> Result<Aside> {
         let snapshots = self.snapshots.lock();
         let mut copies = 0;
         for snapshot in snapshots.iter().filter(|one| one.needs(pgoff)) {
-            if !snapshot.has_room(pgoff)? {
+            if !snapshot.has_room(pgoff, must)? {
                 let own = snapshots
                     .iter()
                     .any(|one| one.is_read_by(Thread::current()));
@@ -569,11 +575,12 @@ enum Aside {
 impl Arena {
     /// Serves a write to a page that exists: notes it, and has `entry` make the page-table
     /// entry writable. `wait` is asked to wait for the event when the page is frozen and
-    /// cannot be copied aside now.
+    /// cannot be copied aside now; if it `must`, it is copied beyond the reserve.
     fn write(
         &self,
         fault: &Fault<'_>,
         counts: bool,
+        must: bool,
         entry: impl Fn() -> Outcome,
         wait: impl FnOnce(Seen) -> Outcome,
     ) -> Outcome {
@@ -601,7 +608,7 @@ impl Arena {
                     continue;
                 };
                 let seen = self.thawed.seen();
-                match self.copy_aside(chunk, pgoff, copy) {
+                match self.copy_aside(chunk, pgoff, copy, must) {
                     Ok(Aside::Done) => {}
                     Ok(Aside::Never) => return Outcome::REFUSED,
                     Ok(Aside::Later) => {
@@ -637,6 +644,9 @@ impl Faults for Arena {
         self.write(
             fault,
             false,
+            // A debugger's access cannot let go of the lock of the memory map, and consumers in
+            // that process may need it to go on.
+            !fault.can_wait(),
             || fault.insert(folio, true),
             |seen| fault.wait(|patience| self.thawed.wait(seen, patience)),
         )
@@ -646,6 +656,7 @@ impl Faults for Arena {
         self.write(
             fault,
             true,
+            false,
             // The kernel must not change the entry itself once this returns, so the outcome
             // says that nothing is left to do.
             || fault.make_writable(),

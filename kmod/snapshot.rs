@@ -163,10 +163,10 @@ impl Snapshot {
             .is_some_and(|held| held.wanted.contains(index) && !held.copied.contains(index))
     }
 
-    /// Whether one more page may be copied aside, and there is a place for it. `ENOMEM` when
-    /// the place could not be made.
-    pub(crate) fn has_room(&self, page: u64) -> Result<bool> {
-        if self.copied.load(Ordering::Relaxed) >= self.reserve {
+    /// Whether one more page may be copied aside, or must be, and there is a place for it.
+    /// `ENOMEM` when the place could not be made.
+    pub(crate) fn has_room(&self, page: u64, must: bool) -> Result<bool> {
+        if self.copied.load(Ordering::Relaxed) >= self.reserve && !must {
             return Ok(false);
         }
         if let Some(held) = self.find(page) {

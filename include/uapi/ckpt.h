@@ -306,9 +306,11 @@ struct ckpt_reserve {
  * copied aside as @reserve_pages allows, the writer waits until the snapshot's
  * consumer thaws pages or closes it; the wait ends with a fatal signal. So who
  * writes to the arena between the commit and the thawing, and is the consumer
- * as well, has to reserve all. Copies are charged to RLIMIT_MEMLOCK of the
- * creator at the commit, and to the memory cgroup when they are made. A page
- * that is pinned for DMA is in the snapshot as the device leaves it.
+ * as well, has to reserve all. A debugger's write (ptrace, /proc/PID/mem) does
+ * not wait: for it a page is copied beyond the reserve. The reserve is charged
+ * to RLIMIT_MEMLOCK of the creator at the commit, copies to the memory cgroup
+ * when they are made. A page that is pinned for DMA is in the snapshot as the
+ * device leaves it.
  *
  * Errors: EBADF (read-only descriptor), EINTR (a fatal signal came while
  * waiting; nothing was committed), EOVERFLOW (no epoch is left: the last one is

@@ -96,28 +96,33 @@ impl Fault<'_> {
         open
     }
 
-    /// Waits with `wait`, if possible without the lock that the fault came with, and has the
-    /// access tried again. Only in [`Faults::fault`]: the kernel hides from
-    /// [`Faults::make_writable`] which lock is held.
+    fn has(&self, flag: bindings::fault_flag) -> bool {
+        // SAFETY: By the invariant `vmf` is valid.
+        let flags = unsafe { (*self.vmf).flags };
+        flags & flag != 0
+    }
+
+    /// Whether the lock that the fault came with may be released. Only in [`Faults::fault`]:
+    /// the kernel hides it from [`Faults::make_writable`].
+    pub(crate) fn can_wait(&self) -> bool {
+        self.has(bindings::fault_flag_FAULT_FLAG_ALLOW_RETRY)
+    }
+
+    /// Releases the lock that the fault came with, waits with `wait`, and has the access tried
+    /// again. Only if it [can wait](Fault::can_wait).
     ///
     /// When this returns, what serves the fault may be gone.
     pub(crate) fn wait<F>(&self, wait: F) -> Outcome
     where
         F: FnOnce(Patience) -> Result,
     {
-        // SAFETY: By the invariant `vmf` is valid.
-        let flags = unsafe { (*self.vmf).flags };
-        let has = |flag| flags & flag != 0;
-        if !has(bindings::fault_flag_FAULT_FLAG_ALLOW_RETRY) {
-            return match wait(Patience::Killable) {
-                Ok(()) => Outcome::AGAIN,
-                Err(_) => Outcome::REFUSED,
-            };
+        if !self.can_wait() {
+            return Outcome::REFUSED;
         }
-        if has(bindings::fault_flag_FAULT_FLAG_RETRY_NOWAIT) {
+        if self.has(bindings::fault_flag_FAULT_FLAG_RETRY_NOWAIT) {
             return Outcome::UNLOCKED;
         }
-        let patience = match has(bindings::fault_flag_FAULT_FLAG_INTERRUPTIBLE) {
+        let patience = match self.has(bindings::fault_flag_FAULT_FLAG_INTERRUPTIBLE) {
             true => Patience::Interruptible,
             false => Patience::Killable,
         };

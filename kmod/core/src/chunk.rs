@@ -49,6 +49,8 @@ pub struct Chunk<P, H: Heap> {
     /// See [`History`].
     window: AtomicU64,
     /// See [`History`].
+    due: AtomicU64,
+    /// See [`History`].
     idle: AtomicU64,
     /// See [`History`].
     regret: AtomicU64,
@@ -184,10 +186,13 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
         self.spent.load(Ordering::Relaxed) == 0
             && self.regret.load(Ordering::Relaxed) == 0
             && self.open_pages.load(Ordering::Relaxed) != 0
-            && tracker.is_settled(
-                self.watched.load(Ordering::Relaxed) as u32,
-                self.window.load(Ordering::Relaxed) as u32,
-            )
+            && tracker.is_settled(&History {
+                watched: self.watched.load(Ordering::Relaxed) as u32,
+                window: self.window.load(Ordering::Relaxed) as u32,
+                due: self.due.load(Ordering::Relaxed) as u32,
+                idle: self.idle.load(Ordering::Relaxed) as u32,
+                ..History::default()
+            })
     }
 
     /// As [`Part::harvest`], for a chunk whose open pages stay as they are.
@@ -228,6 +233,7 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
             seen: self.seen.load(),
             watched: self.watched.load(Ordering::Relaxed) as u32,
             window: self.window.load(Ordering::Relaxed) as u32,
+            due: self.due.load(Ordering::Relaxed) as u32,
             idle: self.idle.load(Ordering::Relaxed) as u32,
             regret: self.regret.load(Ordering::Relaxed) as u32,
         }
@@ -239,6 +245,7 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
         self.watched
             .store(history.watched.into(), Ordering::Relaxed);
         self.window.store(history.window.into(), Ordering::Relaxed);
+        self.due.store(history.due.into(), Ordering::Relaxed);
         self.idle.store(history.idle.into(), Ordering::Relaxed);
         self.regret.store(history.regret.into(), Ordering::Relaxed);
         self.spent.store(history.regret.into(), Ordering::Relaxed);

@@ -114,9 +114,7 @@ impl Costs {
         if self.pass == 0 {
             return self.entry * open.len() as u32;
         }
-        spans(open, self.gap).fold(0, |sum, (_, len)| {
-            sum + self.pass + self.entry * len as u32
-        })
+        spans(open, self.gap).fold(0, |sum, (_, len)| sum + self.pass + self.entry * len as u32)
     }
 
     /// What harvesting these open pages costs in every commit.
@@ -127,9 +125,23 @@ impl Costs {
         }
     }
 
-    /// What opening a whole chunk and harvesting it once costs: the price of trying.
+    /// After how many commits arming `stale` ones of the open pages, and a fault on one of them,
+    /// will have cost no more than to have gone on looking at them.
+    fn closing(&self, open: &Bits, stale: &Bits) -> u32 {
+        if stale.is_empty() {
+            return u32::MAX;
+        }
+        let all = self.harvest(open);
+        let saved = all.saturating_sub(self.harvest(&open.minus(stale)));
+        let price = self.fault + self.pass + (self.arm + self.open) * stale.len() as u32;
+        price
+            .checked_div(saved)
+            .map_or(u32::MAX, |commits| commits + 1)
+    }
+
+    /// What opening a whole chunk costs: the price of trying.
     fn opening(&self) -> u32 {
-        self.pass + (self.open + self.entry) * CHUNK_PAGES as u32
+        self.pass + self.open * CHUNK_PAGES as u32
     }
 }
 
@@ -155,6 +167,8 @@ pub struct History {
     pub watched: u32,
     /// After how many watching begins anew.
     pub window: u32,
+    /// After how many it is looked whether pages are stale.
+    pub due: u32,
     /// Commits since the last one that found a change here.
     pub idle: u32,
     /// What faults cost more, so far, than having had the chunk open would have.
@@ -167,6 +181,7 @@ impl History {
         self.seen = Bits::default();
         self.watched = 0;
         self.window = window;
+        self.due = 2;
     }
 }
 
@@ -213,12 +228,6 @@ const DOUBT: u32 = 3;
 /// How much less often when no page of the chunk was written.
 const SURE: u32 = 2;
 
-/// Whether to look for stale pages after so many commits. That costs something, too, so it is
-/// not done each time.
-fn is_due(watched: u32) -> bool {
-    matches!(watched, 2 | 4 | 6 | 8 | 12) || (watched > 12 && watched % 8 == 0)
-}
-
 /// The tracking policy of an arena.
 pub struct Tracker {
     policy: Policy,
@@ -240,11 +249,13 @@ impl Tracker {
         self.policy != Policy::Armed
     }
 
-    /// Whether a chunk that was watched for so many commits, of so many, stays as it is at the
-    /// next one, if nothing was noted.
-    pub fn is_settled(&self, watched: u32, window: u32) -> bool {
-        let next = watched + 1;
-        self.policy == Policy::Open || (!is_due(next) && next < window)
+    /// Whether the open pages of a chunk stay as they are at the next commit, if nothing was
+    /// noted. All but `open`, `seen` and `regret` of the history are looked at.
+    pub fn is_settled(&self, history: &History) -> bool {
+        let next = history.watched + 1;
+        // Pages that are written are not stale, and it takes a while to doubt the others.
+        let live = next < history.due || history.idle == 0;
+        self.policy == Policy::Open || (live && next < history.window)
     }
 
     /// Told by a commit which hardware it has.
@@ -368,24 +379,22 @@ impl Tracker {
             return Bits::default();
         }
         history.watched += 1;
-        let worth = |stale: &Bits, commits: u32| {
-            let all = costs.harvest(&history.open);
-            let saved = all.saturating_sub(costs.harvest(&history.open.minus(stale)));
-            let again = (costs.arm + costs.open) * stale.len() as u32;
-            saved.saturating_mul(commits) >= costs.fault + costs.pass + again
-        };
-        if is_due(history.watched) {
-            let mut stale = history.open.minus(&epoch.noted);
-            let idle = stale == history.open && worth(&stale, history.idle.saturating_mul(SURE));
-            if !idle {
-                stale = stale.minus(&history.seen);
+        if history.watched >= history.due.min(history.window) {
+            let open = history.open.minus(&epoch.noted);
+            let needed = costs.closing(&history.open, &open);
+            if open == history.open && history.idle.saturating_mul(SURE) >= needed {
+                history.watch(WINDOW_MIN);
+                return open;
             }
             // Where others are written, these may be next: the writes may only move.
-            let gone = idle || (!stale.is_empty() && worth(&stale, history.watched / DOUBT));
-            if gone {
+            let stale = open.minus(&history.seen);
+            if history.watched >= costs.closing(&history.open, &stale).saturating_mul(DOUBT) {
                 history.watch(WINDOW_MIN);
                 return stale;
             }
+            // If it stays clean from now on.
+            let idle = (needed / SURE).saturating_sub(history.idle);
+            history.due = history.watched + idle.max(2);
         }
         if history.watched >= history.window {
             history.watch((history.window * 2).clamp(WINDOW_MIN, WINDOW_MAX));
@@ -506,7 +515,8 @@ mod tests {
                 if !self.machine.writable.contains(page) {
                     self.faults_in_all += 1;
                     if self.ever.contains(page) {
-                        let lately = self.last.contains(page) && self.twice.contains(page) && !self.froze;
+                        let lately =
+                            self.last.contains(page) && self.twice.contains(page) && !self.froze;
                         self.faults += u32::from(!lately);
                         let (before, cost) = (self.spent, self.tracker.fault_counts(lately));
                         self.spent += cost;
@@ -531,7 +541,10 @@ mod tests {
                 spent: self.spent,
                 freeze,
             };
-            let again = epoch.noted.and(&self.twice).and(&self.last.or(&self.before));
+            let again = epoch
+                .noted
+                .and(&self.twice)
+                .and(&self.last.or(&self.before));
             let epoch = Epoch { again, ..epoch };
             let outcome = self
                 .tracker
@@ -566,10 +579,10 @@ mod tests {
     #[test]
     fn a_page_written_again_in_two_epochs_running_faults_no_more() {
         let mut chunk = Chunk::new(Policy::Adaptive);
-        let pages = set([3, 200, 511]);
+        let pages = set([3, 511]);
         chunk.epoch(&pages);
         chunk.epoch(&pages);
-        assert_eq!(chunk.epoch(&pages), 3);
+        assert_eq!(chunk.epoch(&pages), 2);
         for _ in 0..20 {
             assert_eq!(chunk.epoch(&pages), 0);
         }
