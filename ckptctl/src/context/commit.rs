@@ -19,6 +19,7 @@ use crate::hooks::Hooks;
 use crate::saving::Job;
 use crate::saving::Queue;
 use crate::saving::Saving;
+use crate::saving::queue::Room;
 use crate::saving::worker;
 use crate::store::CommitInfo;
 use crate::store::CommitMeta;
@@ -92,45 +93,53 @@ impl Context {
         if let Err(why) = self.shared.start_worker() {
             return self.without_snapshot("the thread that saves cannot be started", &why, hooks);
         }
-        let queue = &self.shared.queue;
-        let room = queue.room()?;
-        // A hook behind a commit runs in the thread that thaws, and may write to the arena.
-        let whole = hooks.any_after_commit();
-        let (committed, meta, snapshot) = {
-            let mut inner = self.inner()?;
-            match inner.arena.commit_with_snapshot(room.since, whole)? {
-                Frozen::Made(committed, snapshot) => {
-                    let meta = self.shared.meta(&mut inner, committed, Kind::Commit, None);
-                    (committed, meta, snapshot)
-                }
-                Frozen::Refused(why) => {
-                    drop(inner);
-                    return self.without_snapshot("the module gives no snapshot", &why, hooks);
-                }
+        let others = self.shared.queue.stats().in_flight > 0;
+        let mut frozen = self.freeze(hooks)?;
+        if frozen.is_err() && others {
+            // What those on their way have taken may be enough.
+            self.shared.queue.drain()?;
+            frozen = self.freeze(hooks)?;
+        }
+        let (room, committed, job) = match frozen {
+            Ok(frozen) => frozen,
+            Err(why) => {
+                return self.without_snapshot("the module gives no snapshot", &why, hooks);
             }
         };
         let report = CommitReport {
             epoch: committed.epoch,
-            durable: false,
-            pages: snapshot.pages(),
+            durable: room.wait,
+            pages: job.snapshot.pages(),
             stored_bytes: 0,
             pause_ns: committed.pause_ns,
             total_ns: 0,
         };
+        self.shared.queue.push(job, room, committed)?;
+        if room.wait {
+            self.shared.queue.wait(report.epoch, None)?;
+        }
+        Ok(report)
+    }
+
+    /// Closes the epoch with a snapshot, if there can be one.
+    fn freeze(&self, hooks: &Hooks) -> Result<Result<(Room, Committed, Job), io::Error>, Error> {
+        let room = self.shared.queue.room()?;
+        // A hook behind a commit runs in the thread that thaws, and may write to the arena.
+        let whole = hooks.any_after_commit();
+        let mut inner = self.inner()?;
+        let (committed, snapshot) = match inner.arena.commit_with_snapshot(room.since, whole)? {
+            Frozen::Made(committed, snapshot) => (committed, snapshot),
+            Frozen::Refused(why) => return Ok(Err(why)),
+        };
+        let closed_at = Instant::now();
+        let meta = self.shared.meta(&mut inner, committed, Kind::Commit, None);
         let job = Job {
             meta,
             snapshot,
-            closed_at: Instant::now(),
+            closed_at,
             hooks: hooks.clone(),
         };
-        queue.push(job, room, committed)?;
-        if room.wait {
-            queue.wait(report.epoch, None)?;
-        }
-        Ok(CommitReport {
-            durable: room.wait,
-            ..report
-        })
+        Ok(Ok((room, committed, job)))
     }
 
     /// Goes on synchronously where it cannot be otherwise.

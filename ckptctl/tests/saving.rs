@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Commits that are saved while the program goes on, over the comparing tracker.
+
+#[path = "../../tests/library/claims.rs"]
+mod claims;
+
+use std::process::Command;
+
+const CLAIM: &str = "CKPT_TEST_CLAIM";
+const DIR: &str = "CKPT_TEST_DIR";
+
+/// Where a claim is tried, in a process of its own: some change its limits or fork.
+#[test]
+#[ignore = "the other test starts it in processes of their own"]
+fn stage() {
+    let (Ok(name), Some(dir)) = (std::env::var(CLAIM), std::env::var_os(DIR)) else {
+        return;
+    };
+    let claim = claims::ANYWHERE.iter().find(|(claim, _)| *claim == name);
+    claim.unwrap().1(dir.as_ref());
+}
+
+#[test]
+fn every_claim_that_needs_no_preparation_holds() {
+    assert!(claims::PREPARED.len() + claims::ANYWHERE.len() >= 7);
+    for (name, _) in claims::ANYWHERE {
+        let dir = tempfile::tempdir().unwrap();
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "stage", "--nocapture", "--include-ignored"])
+            .env(CLAIM, name)
+            .env(DIR, dir.path())
+            .env("CKPT_TRACKER", "compare")
+            .output()
+            .unwrap();
+        let told = [output.stdout.as_slice(), &output.stderr].concat();
+        let told = String::from_utf8_lossy(&told);
+        assert!(
+            output.status.success() && told.contains("1 passed"),
+            "{name}: {told}"
+        );
+    }
+}
