@@ -112,14 +112,16 @@ fn changed_pages_follow_writes_and_commits(_: &Options) -> Outcome {
     let map = arena.map_all()?;
     ensure_eq!(map.get(9 * PAGE), 0, "a page never written");
     ensure_eq!(arena.info()?.changed_pages, 0, "after a read");
-    // A page written in two epochs running is left open, and noted by commits alone.
-    for round in 0..2 {
+    for round in 0..3 {
         for page in 0..20 {
             map.touch(page, round);
-            ensure_eq!(
-                arena.info()?.changed_pages,
-                page as u64 + 1,
-                "after a write"
+            let (noted, written) = (arena.info()?.changed_pages, page as u64 + 1);
+            // A page that was left open is noted by no write but by the commit. The first time
+            // none was.
+            let least = if round == 0 { written } else { 0 };
+            ensure!(
+                (least..=written).contains(&noted),
+                "{noted} pages noted of {written} written"
             );
         }
         ensure_eq!(arena.commit()?.changed_pages, 20, "committed");
