@@ -327,8 +327,8 @@ uint64_t ckpt_durable(ckpt_t *ctx);
 int ckpt_generation(ckpt_t *ctx, uint8_t generation[16]);
 
 /*
- * Registers a hook. Hooks of one kind run in the order in which they were registered, those
- * after a commit in reverse. -EINVAL for an unknown kind.
+ * Registers a hook, for the commits that begin from now on. Hooks of one kind run in the order in
+ * which they were registered, those after a commit in reverse. -EINVAL for an unknown kind.
  */
 int ckpt_hook(ckpt_t *ctx, int when, ckpt_hook_fn *hook, void *user);
 

@@ -10,7 +10,7 @@ use super::restarts::RestartArgs;
 use super::restarts::Restarts;
 use super::supervisor::supervise;
 
-/// Start a program with a stable layout, and again from its last durable commit when it fails
+/// Start a program with a stable layout, and again from its last commit when it fails
 ///
 /// The program's code, libraries and stack are at the same addresses at each start, so that
 /// pointers to them in a restored state are good: address randomisation is off for the program and
@@ -18,6 +18,8 @@ use super::supervisor::supervise;
 ///
 /// The program finds DIR as an absolute path in CKPT_STORE. When the chain in it has commits, the
 /// library restores the newest by itself; `ckptctl restore DIR@EPOCH` starts from an older one.
+/// CKPT_COMMIT=sync in its environment makes each of its commits wait until it is durable; otherwise
+/// they are saved while it goes on.
 ///
 /// Without --restart, ckptctl becomes the program and is gone.
 ///

@@ -24,6 +24,7 @@ pub(super) enum Fate {
 ///
 /// `told <= saved <= queued <= closed`. `saved == queued` when nothing is on its way. Without a
 /// failure `queued == closed`.
+#[derive(Clone)]
 pub(super) struct Numbers {
     /// The newest epoch that was closed.
     closed: u64,
@@ -156,5 +157,152 @@ impl Numbers {
                 self.fail(error);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io;
+
+    use super::*;
+
+    /// Numbers, and what they are about: a commit that is being made, those on their way, and
+    /// what the chain has.
+    #[derive(Clone)]
+    struct World {
+        numbers: Numbers,
+        /// The tracker's last epoch.
+        epoch: u64,
+        /// What a commit saw before it closed its epoch: cursor and failures.
+        committing: Option<(u64, u64)>,
+        /// Epochs of snapshots, and since when they have what changed.
+        jobs: VecDeque<(u64, u64)>,
+        /// The state that the last record of the chain stands for.
+        in_chain: u64,
+        /// It is that of the first job, hooks have not been told yet.
+        telling: bool,
+    }
+
+    const IN_FLIGHT_MAX: usize = 3;
+
+    fn error() -> Arc<Error> {
+        Arc::new(Error::System {
+            doing: "save",
+            source: io::ErrorKind::StorageFull.into(),
+        })
+    }
+
+    impl World {
+        fn check(&self) {
+            let numbers = &self.numbers;
+            assert!(numbers.told <= numbers.saved && numbers.saved <= numbers.queued);
+            assert!(numbers.queued <= numbers.closed && numbers.closed == self.epoch);
+            assert_eq!(numbers.saved, self.in_chain);
+            assert_eq!(numbers.in_flight, self.jobs.len());
+            let last = self.jobs.back().map_or(self.in_chain, |job| job.0);
+            assert_eq!(numbers.queued, last);
+            for epoch in 1..=self.epoch + 1 {
+                let told = epoch <= self.in_chain && !(self.telling && epoch > numbers.told);
+                let right = match numbers.fate(epoch) {
+                    Fate::Durable => told,
+                    Fate::Future => epoch > self.epoch,
+                    // Something on its way brings it, so nobody waits for ever.
+                    Fate::OnItsWay => !told && self.jobs.iter().any(|job| job.0 >= epoch),
+                    Fate::GivenUp(_) => !told && self.jobs.is_empty(),
+                };
+                assert!(right, "epoch {epoch}");
+            }
+        }
+
+        /// Everything that can happen next.
+        fn next(&self) -> Vec<World> {
+            let mut worlds = Vec::new();
+            let mut with = |change: &dyn Fn(&mut World)| {
+                let mut world = self.clone();
+                change(&mut world);
+                world.check();
+                worlds.push(world);
+            };
+            match self.committing {
+                None if self.jobs.len() < IN_FLIGHT_MAX => {
+                    with(&|world| {
+                        let seen = (world.numbers.queued(), world.numbers.failures());
+                        world.committing = Some(seen);
+                    });
+                }
+                None => {}
+                Some((since, failures)) => with(&|world| {
+                    world.committing = None;
+                    world.epoch += 1;
+                    if world.numbers.push(world.epoch, since, failures) {
+                        world.jobs.push_back((world.epoch, since));
+                    }
+                }),
+            }
+            // Without anything on its way, a commit can be saved synchronously.
+            if self.committing.is_none() && self.jobs.is_empty() {
+                with(&|world| {
+                    world.epoch += 1;
+                    world.numbers.save_now(world.epoch, None);
+                    // The delta is since what is saved.
+                    world.jobs.push_back((world.epoch, world.in_chain));
+                    world.in_chain = world.epoch;
+                    world.telling = true;
+                });
+                with(&|world| {
+                    world.epoch += 1;
+                    world.numbers.save_now(world.epoch, Some(error()));
+                });
+            }
+            match self.jobs.front() {
+                Some(&(epoch, _)) if self.telling => with(&|world| {
+                    world.jobs.pop_front();
+                    world.telling = false;
+                    world.numbers.tell(epoch);
+                }),
+                Some(&(epoch, since)) => {
+                    with(&|world| {
+                        // What the record does not have, its parent must.
+                        assert!(since <= world.in_chain, "a delta since {since}");
+                        assert!(
+                            world.numbers.parent() == Some(world.in_chain) || world.in_chain == 0
+                        );
+                        world.in_chain = epoch;
+                        world.telling = true;
+                        world.numbers.save(epoch);
+                    });
+                    with(&|world| {
+                        assert_eq!(world.numbers.fail(error()), world.jobs.len());
+                        world.jobs.clear();
+                    });
+                }
+                None => {}
+            }
+            worlds
+        }
+    }
+
+    #[test]
+    fn whatever_happens_in_whatever_order_a_record_builds_on_all_that_it_does_not_have() {
+        let mut worlds = vec![(
+            World {
+                numbers: Numbers::new(0, None),
+                epoch: 0,
+                committing: None,
+                jobs: VecDeque::new(),
+                in_chain: 0,
+                telling: false,
+            },
+            0,
+        )];
+        let mut seen = 0u64;
+        while let Some((world, steps)) = worlds.pop() {
+            seen += 1;
+            if steps < 16 {
+                worlds.extend(world.next().into_iter().map(|next| (next, steps + 1)));
+            }
+        }
+        assert!(seen > 10_000, "{seen} are too few to be all");
     }
 }

@@ -89,7 +89,7 @@ pub enum StoreError {
     },
 
     /// The file system has no room. The chain is as it was.
-    #[error("no room for epoch {epoch} in {}: {source}; make room and commit again, the chain is as before and nothing is lost", dir.display())]
+    #[error("no room for epoch {epoch} in {}: {source}; make room and commit again, the chain is as it was", dir.display())]
     NoSpace {
         /// The chain.
         dir: PathBuf,
