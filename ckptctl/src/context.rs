@@ -310,7 +310,9 @@ impl Drop for Open {
             // It ends when everything is saved or given up; its panics are caught.
             let _ = worker.join();
         }
-        if let (Err(error), false) = (self.shared.queue.wait(0, None), *lock(&self.told)) {
+        // Nothing is on its way any more.
+        let saved = self.shared.queue.wait(0, Some(Duration::ZERO));
+        if let (Err(error), false) = (saved, *lock(&self.told)) {
             let dir = self.shared.dir.display();
             eprintln!("ckpt: {dir} was closed without its last commit: {error}");
         }

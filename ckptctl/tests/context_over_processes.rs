@@ -28,9 +28,15 @@ fn options(dir: &Path) -> Options {
 
 /// Runs a part in a process of its own.
 fn play(part: &str, dir: &Path, fixed_addresses: bool) -> Output {
+    play_with(part, dir, fixed_addresses, &[])
+}
+
+/// The same, with variables in its environment.
+fn play_with(part: &str, dir: &Path, fixed_addresses: bool, env: &[(&str, &str)]) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "stage", "--nocapture", "--include-ignored"]);
     command.env(PART, part).env(CHAIN, dir);
+    command.env_remove("CKPT_COMMIT").envs(env.iter().copied());
     if fixed_addresses {
         // SAFETY: The closure makes two system calls and nothing else.
         unsafe { command.pre_exec(process::fix_addresses) };
@@ -58,6 +64,7 @@ fn stage() {
             let report = context.commit().unwrap();
             println!("restored {:?}", context.restored_epoch());
             println!("committed {}", report.epoch);
+            println!("durable {}", u8::from(report.durable));
         }
         other => panic!("no part {other}"),
     }
@@ -223,6 +230,24 @@ fn other_addresses_are_refused_unless_the_layout_is_stable() {
     assert!(
         text.contains("at other addresses") && text.contains("`ckptctl run`"),
         "{text}"
+    );
+}
+
+#[test]
+fn the_environment_says_when_commits_return() {
+    let dir = tempfile::tempdir().unwrap();
+    let commit = |saying: &[(&str, &str)]| play_with("commit", dir.path(), true, saying);
+    for (saying, durable) in [("", 0), ("async", 0), ("sync", 1)] {
+        let output = commit(&[("CKPT_COMMIT", saying)]);
+        assert!(output.status.success(), "{}", text(&output));
+        assert_eq!(number(&output, "durable"), durable, "{saying}");
+    }
+    let output = commit(&[("CKPT_COMMIT", "perhaps")]);
+    assert!(!output.status.success());
+    let told = text(&output);
+    assert!(
+        told.contains("CKPT_COMMIT=perhaps: it can be sync or async"),
+        "{told}"
     );
 }
 
