@@ -189,15 +189,23 @@ impl<'a> Direct<'a> {
                         changed |= entries.arm(&plan.arm, &mut dirty);
                     }
                     if keeps && plan.freeze {
-                        let mut found = Bits::default();
-                        entries.dirty(&plan.keep, &mut found);
-                        // Dirty already, so whether it becomes so again is no news.
-                        changed |= entries.arm(&found, &mut dirty);
-                        dirty.union(&found);
+                        entries.dirty(&plan.keep, &mut dirty);
                     } else if keeps {
                         changed |= entries.clean(&plan.keep, &mut dirty);
                     }
                 });
+            }
+        }
+        // In all areas: a page that is dirty in one can be written through any.
+        let freeze = dirty.and(&plan.keep);
+        if plan.freeze && !freeze.is_empty() {
+            for &vma in &self.areas[..self.number] {
+                // SAFETY: As above.
+                unsafe {
+                    table::visit(vma, first, &freeze, |entries| {
+                        changed |= entries.arm(&freeze, &mut dirty);
+                    });
+                }
             }
         }
         self.changed |= changed;
