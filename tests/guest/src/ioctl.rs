@@ -13,10 +13,12 @@ use crate::abi;
 pub struct Command {
     /// The name without `CKPT_IOC_`.
     pub name: &'static str,
-    /// The command number with the first version's size in it.
+    /// The command number with the size in it.
     pub number: u32,
-    /// Bytes of the first version of its structure.
+    /// Bytes of its structure.
     pub size: usize,
+    /// Bytes of the first version of its structure.
+    pub first_size: usize,
     /// Where the input field `flags` is, when there is one.
     pub flags_offset: Option<usize>,
     /// Where the input field `reserved` is, when there is one.
@@ -24,14 +26,21 @@ pub struct Command {
 }
 
 macro_rules! command {
-    ($name:literal, $number:ident, $structure:ident $(, flags $flags:ident)? $(, reserved $reserved:ident)?) => {
+    ($name:literal, $number:ident, $structure:ident $(, first $first:literal)? $(, flags $flags:ident)? $(, reserved $reserved:ident)?) => {
         Command {
             name: $name,
             number: abi::$number,
             size: size_of::<abi::$structure>(),
+            first_size: command!(@first $structure $($first)?),
             flags_offset: command!(@offset $structure $($flags)?),
             reserved_offset: command!(@offset $structure $($reserved)?),
         }
+    };
+    (@first $structure:ident $first:literal) => {
+        $first
+    };
+    (@first $structure:ident) => {
+        size_of::<abi::$structure>()
     };
     (@offset $structure:ident $field:ident) => {
         Some(std::mem::offset_of!(abi::$structure, $field))
@@ -51,9 +60,16 @@ pub const DEVICE_COMMANDS: &[Command] = &[
 pub const ARENA_COMMANDS: &[Command] = &[
     command!("INFO", CKPT_IOC_INFO, ckpt_info),
     command!("RESERVE", CKPT_IOC_RESERVE, ckpt_reserve, flags flags),
-    command!("COMMIT", CKPT_IOC_COMMIT, ckpt_commit, flags flags),
+    command!("COMMIT", CKPT_IOC_COMMIT, ckpt_commit, first 32, flags flags, reserved reserved),
     command!("DELTA", CKPT_IOC_DELTA, ckpt_delta, flags flags, reserved reserved),
-    command!("STATS", CKPT_IOC_STATS, ckpt_stats, flags flags),
+    command!("STATS", CKPT_IOC_STATS, ckpt_stats, first 120, flags flags),
+];
+
+/// Commands on a snapshot's descriptor.
+pub const SNAPSHOT_COMMANDS: &[Command] = &[
+    command!("SNAPSHOT", CKPT_IOC_SNAPSHOT, ckpt_snapshot, flags flags),
+    command!("GATHER", CKPT_IOC_GATHER, ckpt_gather, flags flags),
+    command!("THAW", CKPT_IOC_THAW, ckpt_thaw, flags flags),
 ];
 
 const SIZE_SHIFT: u32 = 16;
@@ -160,7 +176,9 @@ mod tests {
 
     #[test]
     fn the_numbers_are_those_of_the_header() {
-        for command in DEVICE_COMMANDS.iter().chain(ARENA_COMMANDS) {
+        let commands = [DEVICE_COMMANDS, ARENA_COMMANDS, SNAPSHOT_COMMANDS].concat();
+        for command in commands {
+            assert!(command.first_size <= command.size, "{}", command.name);
             assert_eq!(
                 iowr(command.number as u8, command.size),
                 command.number,

@@ -28,7 +28,10 @@ mod runner;
 mod scratch;
 mod setting;
 mod slow_disk;
+mod snapshot;
 mod userfault;
+mod watched;
+mod write_protect;
 mod writer;
 
 use std::process::ExitCode;

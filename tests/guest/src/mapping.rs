@@ -79,6 +79,13 @@ impl Mapping {
         unsafe { copy_volatile(target, bytes.as_ptr(), bytes.len()) };
     }
 
+    /// Stores an aligned word.
+    pub fn store_word(&self, offset: usize, value: u64) {
+        let target = self.pointer(offset, 8).cast::<u64>();
+        // SAFETY: inside the mapping, which lives as long as self, and aligned as asked for.
+        unsafe { target.write_volatile(value) };
+    }
+
     /// Loads bytes.
     pub fn read(&self, offset: usize, len: usize) -> Vec<u8> {
         let source = self.pointer(offset, len);
@@ -170,6 +177,66 @@ impl Mapping {
         }
         self.address = target;
         Ok(())
+    }
+
+    /// munmap() of some of its pages, and mmap() of the same part of the descriptor there.
+    ///
+    /// `pgoff` is the arena's page that the first of them shows.
+    pub fn replace(
+        &self,
+        fd: impl AsFd,
+        pgoff: u64,
+        page: usize,
+        pages: usize,
+    ) -> Result<(), Errno> {
+        let start = self.pointer(page * PAGE, pages * PAGE);
+        unmap(start.addr(), pages * PAGE)?;
+        // SAFETY: the range is a part of this mapping, free since just now. Tests call this
+        // where no other thread maps anything.
+        let address = unsafe {
+            libc::mmap(
+                start.cast(),
+                pages * PAGE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE,
+                fd.as_fd().as_raw_fd(),
+                (pgoff * PAGE as u64) as i64,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        Ok(())
+    }
+
+    /// mremap() to its first `pages` pages.
+    pub fn shrink(&mut self, pages: usize) -> Result<(), Errno> {
+        let len = pages * PAGE;
+        assert!(0 < len && len <= self.len, "{pages} of {} bytes", self.len);
+        // SAFETY: gives up a part of this mapping.
+        let address = unsafe { libc::mremap(self.pointer(0, self.len).cast(), self.len, len, 0) };
+        if address == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        self.len = len;
+        Ok(())
+    }
+
+    /// Moves what begins at a page elsewhere with mremap(); it is a mapping of its own.
+    pub fn split_off(&mut self, page: usize) -> Result<Self, Errno> {
+        let at = page * PAGE;
+        assert!(0 < at && at < self.len, "page {page} of {} bytes", self.len);
+        let mut tail = Self {
+            address: self.address + at,
+            len: self.len - at,
+        };
+        let moved = tail.move_elsewhere();
+        if let Err(errno) = moved {
+            std::mem::forget(tail);
+            return Err(errno);
+        }
+        self.len = at;
+        Ok(tail)
     }
 
     /// Private anonymous memory, for the tests' own use.

@@ -13,7 +13,7 @@ several, a test that matches any of them runs.
 
   --list         print the names of the tests and exit
   --seed N       seed of the random tests (default: from the clock; printed)
-  --ops N        operations of each run of the shadow oracle (default 100000)
+  --ops N        operations of each run of the shadow oracle (default 1000000)
   --module PATH  the module, for the tests that unload it (default /ckpt/ckpt.ko)
   --scratch DIR  a directory on a disk that can do O_DIRECT (default /scratch)
   --slow N       multiply the time limit of every test by N
@@ -53,7 +53,7 @@ impl Options {
             list: false,
             help: false,
             seed: default_seed,
-            ops: 100_000,
+            ops: 1_000_000,
             module: PathBuf::from("/ckpt/ckpt.ko"),
             scratch: PathBuf::from("/scratch"),
             slow: 1,

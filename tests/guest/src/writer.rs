@@ -23,6 +23,9 @@ use crate::oracle::threads::LANES;
 use crate::pipe::pipe;
 use crate::rng::Rng;
 use crate::scratch::DirectFile;
+use crate::write_protect::Cleared;
+use crate::write_protect::WriteProtector;
+use crate::write_protect::clear;
 
 /// Bytes of a lane: what the smallest O_DIRECT read fills.
 pub const LANE_BYTES: usize = PAGE / LANES;
@@ -34,6 +37,12 @@ pub enum Style<'a> {
     Shared(&'a Mapping),
     /// Through a mapping of its own.
     Own,
+    /// The same, and all words of the lane from the front.
+    Fills,
+    /// Through a mapping of its own that somebody write-protects all the time.
+    WriteProtected(&'a WriteProtector),
+    /// Through a mapping of its own, with all soft-dirty bits cleared now and then.
+    ClearsSoftDirty,
     /// Through a mapping of its own that is unmapped and made again all the time.
     Remaps,
     /// Through a mapping of its own that it makes read-only and writable again.
@@ -56,12 +65,13 @@ pub enum Style<'a> {
 
 /// Stores in `lane` of the arena's pages until `stop` says so.
 ///
-/// Returns the last number stored in each page.
+/// Returns the last number stored in each page. The first number is `after` + 1.
 pub fn write_until(
     arena: &Arena,
     style: Style<'_>,
     lane: usize,
     seed: u64,
+    after: u64,
     stop: impl Fn() -> bool,
 ) -> Result<Vec<u64>, Failure> {
     let pages = arena.len_pages() as usize;
@@ -71,9 +81,13 @@ pub fn write_until(
         Style::Shared(_) => None,
         _ => Some(arena.map_all()?),
     };
+    if let (Style::WriteProtected(protector), Some(map)) = (style, &own) {
+        // Some kernels refuse areas of this kind; then there is nothing to disturb.
+        let _ = protector.register(map.address(), map.len());
+    }
     let pipe = pipe()?;
     let memory = File::options().write(true).open("/proc/self/mem")?;
-    let mut number = 0;
+    let mut number = after;
     while !stop() {
         let page = rng.below(pages);
         // Now and then the same page many times in a row: while it is open, closed and opened.
@@ -107,6 +121,11 @@ pub fn write_until(
                     }
                     read_block(file, number, map.at(at))?;
                 }
+                Style::Fills => {
+                    for word in 0..LANE_BYTES / 8 {
+                        store(map.at(at + word * 8), number);
+                    }
+                }
                 _ => store(map.at(at), number),
             }
             last[page] = number;
@@ -124,6 +143,11 @@ fn disturb(arena: &Arena, style: Style<'_>, map: &mut Mapping, rng: &mut Rng) ->
     let first = rng.below(pages);
     let some = rng.between(1, pages - first);
     match style {
+        Style::WriteProtected(protector) if rng.chance(1, 2) => {
+            let protected = rng.chance(2, 3);
+            let _ = protector.protect(map.at(first * PAGE), some * PAGE, protected);
+        }
+        Style::ClearsSoftDirty if rng.chance(1, 8) => clear(Cleared::SoftDirty)?,
         Style::Remaps if rng.chance(1, 4) => *map = arena.map_all()?,
         Style::Protects if rng.chance(1, 2) => {
             map.protect(first, some, libc::PROT_READ)?;

@@ -11,6 +11,7 @@ use crate::failure::Outcome;
 use crate::runner::Test;
 
 mod access;
+mod adaptive;
 mod advice;
 mod arguments;
 mod commit;
@@ -19,7 +20,9 @@ mod delta;
 mod dma;
 mod dump;
 mod first_touch;
+mod frozen;
 mod fuzz;
+mod gather;
 mod info;
 mod limits;
 mod list;
@@ -32,10 +35,12 @@ mod pread;
 mod reserve;
 mod shadow;
 mod sharing;
+mod snapshot;
 mod sparse;
 mod stats;
 mod threads;
 mod version;
+mod views;
 mod writes;
 
 /// Every test, in the order in which they run.
@@ -60,12 +65,17 @@ pub fn all() -> Vec<&'static Test> {
         access::TESTS,
         reserve::TESTS,
         limits::TESTS,
+        adaptive::TESTS,
+        snapshot::TESTS,
+        gather::TESTS,
+        frozen::TESTS,
         dump::TESTS,
         dma::TESTS,
         memcg::TESTS,
         fuzz::TESTS,
         first_touch::TESTS,
         threads::TESTS,
+        views::TESTS,
         shadow::TESTS,
         module::TESTS,
     ]

@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
-use crate::arena::Arena;
 use crate::cpus;
 use crate::device::Device;
 use crate::device::PAGE;
@@ -14,10 +13,8 @@ use crate::ensure;
 use crate::ensure_eq;
 use crate::failure::Failure;
 use crate::failure::Outcome;
-use crate::mapping::Mapping;
 use crate::options::Options;
 use crate::oracle::threads::LANES;
-use crate::oracle::threads::Lanes;
 use crate::oracle::threads::Seen;
 use crate::oracle::threads::Tracked;
 use crate::oracle::threads::Watcher;
@@ -25,6 +22,7 @@ use crate::process::Peer;
 use crate::runner::Test;
 use crate::scratch::DirectFile;
 use crate::tests;
+use crate::watched::Watched;
 use crate::writer::LANE_BYTES;
 use crate::writer::Style;
 use crate::writer::write_until;
@@ -42,58 +40,6 @@ pub const TESTS: &[Test] = tests![
 ];
 
 const ENOUGH_TOLD: usize = 200;
-
-/// An arena, watched through a mapping that is only read.
-struct Watched {
-    arena: Arena,
-    map: Mapping,
-    // For each lane, see [`Tracked::done`].
-    done: [AtomicU64; LANES],
-}
-
-impl Watched {
-    fn new(pages: u64) -> Result<Self, Failure> {
-        let arena = Device::open()?.create("torture", pages)?;
-        let map = Mapping::new(&arena, 0, pages, libc::PROT_READ, libc::MAP_SHARED)?;
-        let done = std::array::from_fn(|_| AtomicU64::new(u64::MAX));
-        Ok(Self { arena, map, done })
-    }
-}
-
-impl Tracked for Watched {
-    fn pages(&self) -> usize {
-        self.arena.len_pages() as usize
-    }
-
-    fn lanes(&self, page: usize) -> Lanes {
-        std::array::from_fn(|lane| {
-            let address = self.map.at(page * PAGE + lane * LANE_BYTES);
-            let source = std::ptr::with_exposed_provenance_mut(address);
-            // SAFETY: aligned, and inside the mapping, which lives as long as self.
-            unsafe { AtomicU64::from_ptr(source) }.load(Ordering::Relaxed)
-        })
-    }
-
-    fn done(&self, lane: usize) -> u64 {
-        self.done[lane].load(Ordering::Acquire)
-    }
-
-    fn commit(&self) -> Result<u64, String> {
-        let commit = self
-            .arena
-            .commit()
-            .map_err(|errno| format!("COMMIT: {errno}"))?;
-        Ok(commit.epoch)
-    }
-
-    fn delta(&self, since: u64) -> Result<Vec<usize>, String> {
-        let delta = self
-            .arena
-            .delta(since)
-            .map_err(|errno| format!("DELTA: {errno}"))?;
-        Ok(delta.pages().iter().map(|page| *page as usize).collect())
-    }
-}
 
 /// Watches that many commits, and until something was told however the machine schedules;
 /// then stops the writers.
@@ -149,7 +95,7 @@ fn torture(watched: &Watched, styles: &[Style<'_>], commits: usize, seed: u64) -
             writers.push(scope.spawn(move || {
                 cpus::pin_to(cpu)?;
                 let seed = seed + lane as u64;
-                write_until(arena, style, lane, seed, || stop.load(Ordering::Relaxed))
+                write_until(arena, style, lane, seed, 0, || stop.load(Ordering::Relaxed))
             }));
         }
         let end = watch(watched, commits, || stop.store(true, Ordering::Relaxed));
@@ -180,7 +126,7 @@ fn torture(watched: &Watched, styles: &[Style<'_>], commits: usize, seed: u64) -
 // its processor remembers about the page tables.
 fn a_writer_that_never_leaves_its_processor_loses_nothing(options: &Options) -> Outcome {
     for (pages, commits) in [(1, 20_000), (8, 20_000), (600, 1000)] {
-        let watched = Watched::new(pages)?;
+        let watched = Watched::new(pages, true)?;
         let map = watched.arena.map_all()?;
         torture(&watched, &[Style::Shared(&map)], commits, options.seed)?;
     }
@@ -190,7 +136,7 @@ fn a_writer_that_never_leaves_its_processor_loses_nothing(options: &Options) -> 
 // The kernel finds the page, and stores later: when a commit came in between, it is the note after
 // the store that counts.
 fn a_write_by_the_kernel_that_a_commit_overtakes_is_not_lost(options: &Options) -> Outcome {
-    let watched = Watched::new(2)?;
+    let watched = Watched::new(2, false)?;
     watched.done[0].store(0, Ordering::Relaxed);
     torture(
         &watched,
@@ -198,14 +144,14 @@ fn a_write_by_the_kernel_that_a_commit_overtakes_is_not_lost(options: &Options) 
         5000,
         options.seed,
     )?;
-    let watched = Watched::new(2)?;
+    let watched = Watched::new(2, false)?;
     torture(&watched, &[Style::VmWrite], 5000, options.seed)
 }
 
 fn writers_of_every_kind_lose_nothing(options: &Options) -> Outcome {
     diag!("seed {}", options.seed);
     for (pages, commits) in [(2, 500), (40, 400), (700, 200)] {
-        let watched = Watched::new(pages)?;
+        let watched = Watched::new(pages, true)?;
         let map = watched.arena.map_all()?;
         watched.done[1].store(0, Ordering::Relaxed);
         let styles = [
@@ -224,7 +170,7 @@ fn writers_of_every_kind_lose_nothing(options: &Options) -> Outcome {
 }
 
 fn writers_in_other_processes_lose_nothing(options: &Options) -> Outcome {
-    let watched = Watched::new(64)?;
+    let watched = Watched::new(64, true)?;
     // A page that all processes share says when to stop.
     let control = Device::open()?.create("control", 1)?;
     let flag = control.map_all()?;
@@ -238,7 +184,7 @@ fn writers_in_other_processes_lose_nothing(options: &Options) -> Outcome {
         };
         peers.push(Peer::start(|link| {
             let flag = control.map_all()?;
-            let last = write_until(&watched.arena, style, lane, seed, || flag.get(0) != 0)?;
+            let last = write_until(&watched.arena, style, lane, seed, 0, || flag.get(0) != 0)?;
             for number in last {
                 link.send_number(number)?;
             }
@@ -267,7 +213,7 @@ fn reads_from_disk_lose_nothing(options: &Options) -> Outcome {
         .flat_map(|block| block.to_ne_bytes().repeat(LANE_BYTES / 8))
         .collect();
     let file = DirectFile::create(&options.scratch, "torture", &content)?;
-    let watched = Watched::new(16)?;
+    let watched = Watched::new(16, false)?;
     let map = watched.arena.map_all()?;
     let styles = [
         Style::ReadsDisk(&file, BLOCKS),

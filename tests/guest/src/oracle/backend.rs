@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What is tested: something that holds pages and tells which have changed.
 
+use super::op::Closing;
 use super::op::Means;
 use super::op::Op;
+pub use crate::snapshot::Gathered;
 
 /// What a commit tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,47 @@ pub struct DeltaPart {
     pub next: Option<u64>,
 }
 
+/// What a commit with a snapshot tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotMade {
+    /// As of a plain commit.
+    pub committed: Committed,
+    /// Pages in the snapshot.
+    pub pages: u64,
+    /// How many of them may be copied aside.
+    pub reserve_pages: u64,
+}
+
+/// What a snapshot tells about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotFacts {
+    /// The commit that it shows.
+    pub epoch: u64,
+    /// The cursor that it was made for.
+    pub since: u64,
+    /// Pages that it was made with.
+    pub pages: u64,
+    /// Pages that it still has.
+    pub held_pages: u64,
+    /// Those of them that have been copied aside.
+    pub copied_pages: u64,
+    /// How many may be.
+    pub reserve_pages: u64,
+}
+
+/// One GATHER call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatherCall {
+    /// First page of interest.
+    pub start: u64,
+    /// Ranges that fit.
+    pub capacity: usize,
+    /// Pages that fit; none when only the ranges are wanted.
+    pub buffer_pages: usize,
+    /// Whether what is handed over is thawed.
+    pub thaw: bool,
+}
+
 /// What the arena tells about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -35,6 +78,9 @@ pub struct Facts {
     pub resident_pages: u64,
     /// Pages noted since the last commit.
     pub changed_pages: u64,
+    /// Whether that counts all of them. Where pages stay writable, writes to these are found by
+    /// the next commit only.
+    pub counts_all: bool,
 }
 
 /// An arena under test. Errors are words for people; any error is a finding.
@@ -53,4 +99,21 @@ pub trait Backend {
     fn delta(&mut self, since: u64, start: u64, capacity: usize) -> Result<DeltaPart, String>;
     /// The arena's facts.
     fn facts(&mut self) -> Result<Facts, String>;
+    /// Whether it makes snapshots.
+    fn makes_snapshots(&self) -> bool;
+    /// Closes the epoch with a snapshot, which gets the number `shot`.
+    fn commit_with_snapshot(
+        &mut self,
+        shot: usize,
+        since: u64,
+        reserve: u64,
+    ) -> Result<SnapshotMade, String>;
+    /// One gather call on a snapshot.
+    fn gather(&mut self, shot: usize, call: &GatherCall) -> Result<Gathered, String>;
+    /// Takes a range out of a snapshot.
+    fn thaw(&mut self, shot: usize, pgoff: u64, pages: u64) -> Result<(), String>;
+    /// A snapshot's facts.
+    fn snapshot_facts(&mut self, shot: usize) -> Result<SnapshotFacts, String>;
+    /// Gives a snapshot up.
+    fn close_snapshot(&mut self, shot: usize, how: Closing) -> Result<(), String>;
 }

@@ -2,13 +2,17 @@
 //! Chooses operations that are possible now, from the seed alone.
 
 use super::cursor::Cursor;
+use super::generate_snapshots::SnapshotChoice;
 use super::model::Model;
 use super::model::Slot;
 use super::op::Advice;
 use super::op::Means;
 use super::op::Op;
 use super::op::Place;
+use super::op::Watch;
 use super::op::Write;
+use super::phase::Phase;
+use super::shot::Shot;
 use crate::device::PAGE;
 use crate::rng::Rng;
 
@@ -21,12 +25,15 @@ pub struct Habits {
     pub means: Vec<Means>,
     /// The file that some means read.
     pub source: Vec<u8>,
+    /// Whether commits with snapshots are made.
+    pub snapshots: bool,
 }
 
 /// Chooses operations.
 pub struct Generator {
     rng: Rng,
     habits: Habits,
+    phase: Phase,
     recent: Vec<usize>,
     committed_just_now: bool,
 }
@@ -37,38 +44,104 @@ impl Generator {
         Self {
             rng: Rng::new(seed),
             habits,
+            phase: Phase::new(),
             recent: Vec::new(),
             committed_just_now: false,
         }
     }
 
     /// The next operation.
-    pub fn next(&mut self, model: &Model, cursors: &[Cursor]) -> Op {
+    pub fn next(&mut self, model: &Model, cursors: &[Cursor], shots: &[Option<Shot>]) -> Op {
         if std::mem::take(&mut self.committed_just_now) && self.rng.chance(1, 2) {
             // The usual consumer: it follows every commit.
             return self.delta_of(cursors, 0);
         }
-        if self.rng.chance(1, self.habits.commit_every) {
+        let commit_every = match self.phase.is_idle() {
+            true => 4,
+            false => self.habits.commit_every,
+        };
+        if self.rng.chance(1, commit_every) {
             self.committed_just_now = true;
-            return Op::Commit;
+            self.phase.committed(&mut self.rng, model.geometry());
+            return self.commit(model, shots);
         }
+        let most = if self.phase.is_idle() { 40 } else { 112 };
         loop {
-            let op = match self.rng.below(100) {
-                0..=64 => self.write(model),
+            let op = match 111 - self.rng.below(most) {
+                0..=56 => self.write(model),
+                57..=64 => self.sweep(model),
                 65..=71 => self.load(model),
-                72..=75 => Some(self.pread(model)),
-                76..=84 => Some(self.mapping(model)),
+                72 => Some(self.pread(model)),
+                73 => self.watch(model),
+                74..=76 => self.part(model),
+                77..=84 => Some(self.mapping(model)),
                 85..=87 => self.protect(model),
                 88..=90 => self.advise(model),
                 91 => self.refused(model),
                 92 => self.rng.chance(1, 8).then_some(Op::Fork),
-                93 => Some(self.helper_mapping(model)),
+                93 => self.rng.chance(1, 4).then(|| self.helper_mapping(model)),
                 94..=95 => Some(Op::Info),
+                96..=103 => self.snapshot(model, shots),
                 _ => Some(self.cursor(cursors)),
             };
             if let Some(op) = op {
                 return op;
             }
+        }
+    }
+
+    fn commit(&mut self, model: &Model, shots: &[Option<Shot>]) -> Op {
+        if !self.habits.snapshots || !self.rng.chance(1, 2) {
+            return Op::Commit;
+        }
+        match shots.iter().position(Option::is_none) {
+            Some(shot) => SnapshotChoice::new(&mut self.rng, model).commit(shot),
+            None => Op::Commit,
+        }
+    }
+
+    fn snapshot(&mut self, model: &Model, shots: &[Option<Shot>]) -> Option<Op> {
+        let index = self.rng.below(shots.len());
+        let shot = shots[index].as_ref()?;
+        Some(SnapshotChoice::new(&mut self.rng, model).of(index, shot))
+    }
+
+    fn sweep(&mut self, model: &Model) -> Option<Op> {
+        let (index, slot) = self.slot(model)?;
+        self.phase.sweep(&mut self.rng, index, slot).map(Op::Sweep)
+    }
+
+    fn watch(&mut self, model: &Model) -> Option<Op> {
+        let (slot, mapped) = self.slot(model)?;
+        let (page, pages) = self.run_of(mapped.writable.len());
+        let watch = match self.rng.below(100) {
+            0 => Watch::Compact,
+            1..=5 => Watch::ClearReferenced,
+            6..=10 => Watch::ClearSoftDirty,
+            11..=30 => Watch::Register,
+            31..=70 => Watch::Protect,
+            _ => Watch::Unprotect,
+        };
+        Some(Op::Watch {
+            slot,
+            page,
+            pages,
+            watch,
+        })
+    }
+
+    // A mapping is changed in part.
+    fn part(&mut self, model: &Model) -> Option<Op> {
+        let (slot, mapped) = self.slot(model)?;
+        let len = mapped.writable.len();
+        let (page, pages) = self.run_of(len);
+        match self.rng.below(8) {
+            0 if page > 0 => Some(Op::Shrink { slot, pages: page }),
+            1..=2 if page > 0 => {
+                let to = model.slots.iter().position(Option::is_none)?;
+                Some(Op::Split { slot, page, to })
+            }
+            _ => Some(Op::Replace { slot, page, pages }),
         }
     }
 
@@ -81,8 +154,11 @@ impl Generator {
             _ => *self.rng.pick(Means::ALL),
         };
         // Some cost a hundred times what a store does.
-        let dear = matches!(means, Means::HelperPoke | Means::ReadDirect);
-        if !self.habits.means.contains(&means) || (dear && !self.rng.chance(1, 4)) {
+        let dear = matches!(
+            means,
+            Means::HelperPoke | Means::HelperCopy | Means::VmWrite | Means::ReadDirect
+        );
+        if !self.habits.means.contains(&means) || (dear && !self.rng.chance(1, 6)) {
             return None;
         }
         let (place, first, writable) = self.place(model, means)?;

@@ -16,28 +16,47 @@ use super::backend::Backend;
 use super::backend::Committed;
 use super::backend::DeltaPart;
 use super::backend::Facts;
+use super::backend::GatherCall;
+use super::backend::Gathered;
+use super::backend::SnapshotFacts;
+use super::backend::SnapshotMade;
 use super::geometry::Geometry;
 use super::helper::Helper;
 use super::op::Advice;
+use super::op::Closing;
 use super::op::Means;
 use super::op::Op;
 use super::op::Place;
+use super::op::Watch;
 use super::op::Write;
+use crate::abi;
 use crate::arena::Arena;
 use crate::device::Device;
+use crate::device::PAGE;
 use crate::failure::Failure;
 use crate::failure::Outcome;
 use crate::mapping::Mapping;
 use crate::pipe::pipe;
 use crate::process::End;
+use crate::process::Peer;
 use crate::process::end_of;
 use crate::scratch::DirectFile;
+use crate::snapshot;
+use crate::snapshot::Snapshot;
+use crate::write_protect;
+use crate::write_protect::Cleared;
+use crate::write_protect::WriteProtector;
 
 /// An arena of the module, mapped by this process and a helper.
 pub struct Kernel {
     arena: Arena,
     geometry: Geometry,
     slots: Vec<Option<Mapping>>,
+    // The arena's page that each slot begins with.
+    pgoffs: Vec<u64>,
+    snapshots: Vec<Option<Snapshot>>,
+    makes_snapshots: bool,
+    protector: Option<WriteProtector>,
     helper: Helper,
     pipe: (File, File),
     source: File,
@@ -58,6 +77,10 @@ impl Kernel {
         file.write_all(source)?;
         Ok(Self {
             slots: (0..16).map(|_| None).collect(),
+            pgoffs: vec![0; 16],
+            snapshots: (0..16).map(|_| None).collect(),
+            makes_snapshots: snapshot::are_there()?,
+            protector: WriteProtector::new().ok(),
             pipe: pipe()?,
             source: file,
             arena,
@@ -154,9 +177,63 @@ impl Kernel {
         Ok(())
     }
 
+    // None of this may change what the arena tells. Ranges that nobody registered are refused,
+    // and after a move nobody is registered any more.
+    fn watch(&self, slot: usize, page: usize, pages: usize, watch: Watch) -> Outcome {
+        let mapping = self.slot(slot)?;
+        let (address, len) = (mapping.at(page * PAGE), pages * PAGE);
+        match (watch, &self.protector) {
+            (Watch::ClearReferenced, _) => write_protect::clear(Cleared::Referenced)?,
+            (Watch::ClearSoftDirty, _) => write_protect::clear(Cleared::SoftDirty)?,
+            (Watch::Compact, _) => write_protect::compact_memory()?,
+            (Watch::Register, Some(protector)) => {
+                let _ = protector.register(mapping.address(), mapping.len());
+            }
+            (Watch::Protect, Some(protector)) => {
+                let _ = protector.protect(address, len, true);
+            }
+            (Watch::Unprotect, Some(protector)) => {
+                let _ = protector.protect(address, len, false);
+            }
+            (_, None) => {}
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self, shot: usize) -> Result<&Snapshot, String> {
+        let open = self.snapshots[shot].as_ref();
+        open.ok_or_else(|| format!("snapshot {shot} is not open"))
+    }
+
+    fn give_up(&mut self, shot: usize, how: Closing) -> Outcome {
+        let snapshot = self.snapshots[shot]
+            .take()
+            .ok_or_else(|| Failure::new(format!("snapshot {shot} is not open")))?;
+        match how {
+            Closing::Close => drop(snapshot),
+            Closing::CloseBoth => {
+                let other = Snapshot::new(snapshot.as_fd().try_clone_to_owned()?);
+                drop(snapshot);
+                other.info()?;
+            }
+            Closing::Kill => {
+                let heir = Peer::start(|link| {
+                    snapshot.info()?;
+                    link.send_number(0)?;
+                    link.receive()?;
+                    Ok(())
+                })?;
+                heir.link.receive_number()?;
+                drop(snapshot);
+                heir.kill()?;
+            }
+        }
+        Ok(())
+    }
+
     // Both ways in which the kernel is asked to write to a read-only page.
     fn refused(&self, slot: usize, page: usize) -> Outcome {
-        let address = self.slot(slot)?.at(page * crate::device::PAGE + 8);
+        let address = self.slot(slot)?.at(page * PAGE + 8);
         let fd = self.source.as_raw_fd();
         // SAFETY: the kernel checks the target, which is a read-only page here.
         let read = Errno::result(unsafe { libc::pread(fd, pointer(address), 8, 0) });
@@ -173,9 +250,37 @@ impl Kernel {
     fn carry_out(&mut self, op: &Op) -> Outcome {
         match *op {
             Op::Write(ref write) => self.write(write)?,
+            Op::Sweep(ref sweep) => {
+                let mapping = self.slot(sweep.slot)?;
+                for (offset, value) in sweep.stores() {
+                    mapping.store_word(offset, value);
+                }
+            }
+            Op::Replace { slot, page, pages } => {
+                let pgoff = self.pgoffs[slot] + page as u64;
+                self.slot(slot)?.replace(&self.arena, pgoff, page, pages)?;
+            }
+            Op::Shrink { slot, pages } => {
+                if let Some(mapping) = &mut self.slots[slot] {
+                    mapping.shrink(pages)?;
+                }
+            }
+            Op::Split { slot, page, to } => {
+                if let Some(mapping) = &mut self.slots[slot] {
+                    self.slots[to] = Some(mapping.split_off(page)?);
+                    self.pgoffs[to] = self.pgoffs[slot] + page as u64;
+                }
+            }
+            Op::Watch {
+                slot,
+                page,
+                pages,
+                watch,
+            } => self.watch(slot, page, pages, watch)?,
             Op::Map { slot, dense, pages } => {
                 let pgoff = self.geometry.pgoff(dense);
                 self.slots[slot] = Some(self.arena.map(pgoff, pages as u64)?);
+                self.pgoffs[slot] = pgoff;
             }
             Op::Unmap { slot } => {
                 let mapping = self.slots[slot].take();
@@ -238,13 +343,11 @@ impl Backend for Kernel {
     }
 
     fn pread(&mut self, offset: u64, len: usize) -> Result<Vec<u8>, String> {
-        self.arena
-            .pread(offset, len)
-            .map_err(|errno| errno.to_string())
+        self.arena.pread(offset, len).map_err(text)
     }
 
     fn commit(&mut self) -> Result<Committed, String> {
-        let commit = self.arena.commit().map_err(|errno| errno.to_string())?;
+        let commit = self.arena.commit().map_err(text)?;
         Ok(Committed {
             epoch: commit.epoch,
             changed_pages: commit.changed_pages,
@@ -255,7 +358,7 @@ impl Backend for Kernel {
         let (ranges, delta) = self
             .arena
             .delta_from(since, start, capacity)
-            .map_err(|errno| errno.to_string())?;
+            .map_err(text)?;
         Ok(DeltaPart {
             epoch: delta.epoch,
             ranges: ranges
@@ -268,13 +371,71 @@ impl Backend for Kernel {
     }
 
     fn facts(&mut self) -> Result<Facts, String> {
-        let info = self.arena.info().map_err(|errno| errno.to_string())?;
+        let info = self.arena.info().map_err(text)?;
         Ok(Facts {
             epoch: info.epoch,
             resident_pages: info.resident_pages,
             changed_pages: info.changed_pages,
+            counts_all: info.tracker & abi::CKPT_TRACKER_ADAPTIVE == 0,
         })
     }
+
+    fn makes_snapshots(&self) -> bool {
+        self.makes_snapshots
+    }
+
+    fn commit_with_snapshot(
+        &mut self,
+        shot: usize,
+        since: u64,
+        reserve: u64,
+    ) -> Result<SnapshotMade, String> {
+        let (snapshot, commit) =
+            snapshot::commit_with_snapshot(&self.arena, since, reserve).map_err(text)?;
+        self.snapshots[shot] = Some(snapshot);
+        Ok(SnapshotMade {
+            committed: Committed {
+                epoch: commit.epoch,
+                changed_pages: commit.changed_pages,
+            },
+            pages: commit.snapshot_pages,
+            reserve_pages: commit.reserve_pages,
+        })
+    }
+
+    fn gather(&mut self, shot: usize, call: &GatherCall) -> Result<Gathered, String> {
+        let flags = if call.thaw { abi::CKPT_GATHER_THAW } else { 0 };
+        self.snapshot(shot)?
+            .gather(call.start, call.capacity, call.buffer_pages, flags)
+            .map_err(text)
+    }
+
+    fn thaw(&mut self, shot: usize, pgoff: u64, pages: u64) -> Result<(), String> {
+        self.snapshot(shot)?.thaw(pgoff, pages).map_err(text)
+    }
+
+    fn snapshot_facts(&mut self, shot: usize) -> Result<SnapshotFacts, String> {
+        let info = self.snapshot(shot)?.info().map_err(text)?;
+        if info.arena_id != self.arena.id() {
+            return Err(format!("the snapshot tells arena {}", info.arena_id));
+        }
+        Ok(SnapshotFacts {
+            epoch: info.epoch,
+            since: info.since,
+            pages: info.pages,
+            held_pages: info.held_pages,
+            copied_pages: info.copied_pages,
+            reserve_pages: info.reserve_pages,
+        })
+    }
+
+    fn close_snapshot(&mut self, shot: usize, how: Closing) -> Result<(), String> {
+        self.give_up(shot, how).map_err(words)
+    }
+}
+
+fn text(errno: Errno) -> String {
+    errno.to_string()
 }
 
 fn words(failure: Failure) -> String {

@@ -5,11 +5,18 @@ use super::backend::Backend;
 use super::backend::Committed;
 use super::backend::DeltaPart;
 use super::backend::Facts;
+use super::backend::GatherCall;
+use super::backend::Gathered;
+use super::backend::SnapshotFacts;
+use super::backend::SnapshotMade;
 use super::geometry::Geometry;
+use super::mock_snapshots::MockShot;
 use super::op::Advice;
+use super::op::Closing;
 use super::op::Means;
 use super::op::Op;
 use super::op::Place;
+use super::op::Sweep;
 use super::op::Write;
 use crate::device::PAGE;
 
@@ -55,6 +62,50 @@ pub enum Bug {
     RepeatsEpochs,
     /// More is told although all was.
     SaysMore,
+    /// Writes of a loop are not seen in a page written in the epoch before.
+    ForgetsLoops,
+    /// What is moved elsewhere in part is forgotten.
+    ForgetsOnSplit,
+    /// Some pages are not copied aside.
+    SnapshotShowsLater,
+    /// Pages are not copied aside for writes by these means.
+    SnapshotMisses(Means),
+    /// The same for loops.
+    SnapshotMissesLoops,
+    /// Pages are copied aside for one snapshot only.
+    SnapshotCopiesOnce,
+    /// Half of a page is copied aside.
+    SnapshotTearsCopies,
+    /// Closing a snapshot takes copies from others.
+    ClosingThawsOthers,
+    /// Now and then a page is missing.
+    SnapshotLosesAPage,
+    /// Only what the last commit stamped is there.
+    SnapshotIgnoresSince,
+    /// Fewer copies may be made than were asked for, without a reason.
+    SnapshotReservesLess,
+    /// Thawed pages are counted as held.
+    SnapshotMiscounts,
+    /// Copies are not counted.
+    SnapshotCountsNoCopies,
+    /// The pages of a call come in the wrong order.
+    GatherMixesPages,
+    /// What is handed over is the page as it is now.
+    GatherIgnoresCopies,
+    /// What is handed over stays in the snapshot.
+    GatherForgetsToThaw,
+    /// Going on starts one page too far.
+    GatherResumesTooFar,
+    /// More is told although all was.
+    GatherSaysMore,
+    /// More is not told.
+    GatherForgetsMore,
+    /// Ranges end at chunk boundaries though the next page is told as well.
+    GatherSplitsRanges,
+    /// One page more than asked for.
+    ThawsTooMuch,
+    /// One page less than asked for.
+    ThawsTooLittle,
 }
 
 pub struct Mock {
@@ -68,6 +119,7 @@ pub struct Mock {
     truth: Vec<bool>,
     resident: Vec<bool>,
     slots: Vec<Option<(usize, usize)>>,
+    shots: Vec<Option<MockShot>>,
     moved: Vec<bool>,
     epoch: u64,
     commits: u64,
@@ -86,6 +138,7 @@ impl Mock {
             truth: vec![false; pages],
             resident: vec![false; pages],
             slots: vec![None; 16],
+            shots: (0..8).map(|_| None).collect(),
             moved: vec![false; 16],
             epoch: 0,
             commits: 0,
@@ -101,6 +154,7 @@ impl Mock {
         let start = dense * PAGE + write.offset;
         let mut end = start + write.data.len();
         let first = start / PAGE;
+        (first..=(end - 1) / PAGE).for_each(|page| self.copy_aside(Some(write.means), page));
         if self.bug == Bug::TearsStores && write.means == Means::Store {
             end = end.min((first + 1) * PAGE);
         }
@@ -116,6 +170,33 @@ impl Mock {
             };
             self.changed[page] |= seen;
             self.truth[page] = true;
+        }
+    }
+
+    fn sweep(&mut self, sweep: &Sweep) {
+        let (first, moved) = (self.slots[sweep.slot].unwrap().0, self.moved[sweep.slot]);
+        for (offset, value) in sweep.stores() {
+            let at = first * PAGE + offset;
+            let page = at / PAGE;
+            self.copy_aside(None, page);
+            self.bytes[at..at + 8].copy_from_slice(&value.to_ne_bytes());
+            self.resident[page] = true;
+            self.truth[page] = true;
+            self.changed[page] |= match self.bug {
+                Bug::ForgetsLoops => self.stamps[page] != self.epoch || self.epoch == 0,
+                Bug::ForgetsAfterMove => !moved,
+                _ => true,
+            };
+        }
+    }
+
+    fn copy_aside(&mut self, means: Option<Means>, page: usize) {
+        let now = &self.bytes[page * PAGE..(page + 1) * PAGE];
+        for shot in self.shots.iter_mut().flatten() {
+            let copied = shot.copy_aside(self.bug, means, page, now);
+            if copied && self.bug == Bug::SnapshotCopiesOnce {
+                break;
+            }
         }
     }
 
@@ -152,6 +233,23 @@ impl Backend for Mock {
     fn act(&mut self, op: &Op) -> Result<(), String> {
         match *op {
             Op::Write(ref write) => self.write(write),
+            Op::Sweep(ref sweep) => self.sweep(sweep),
+            Op::Shrink { slot, pages } => {
+                let (_, had) = self.slots[slot].unwrap();
+                if self.bug == Bug::ForgetsOnUnmap {
+                    self.forget(slot, pages, had - pages);
+                }
+                self.slots[slot].as_mut().unwrap().1 = pages;
+            }
+            Op::Split { slot, page, to } => {
+                let (dense, had) = self.slots[slot].unwrap();
+                if self.bug == Bug::ForgetsOnSplit {
+                    self.forget(slot, page, had - page);
+                }
+                self.slots[slot] = Some((dense, page));
+                self.slots[to] = Some((dense + page, had - page));
+                self.moved[to] = false;
+            }
             Op::Map { slot, dense, pages } => {
                 self.slots[slot] = Some((dense, pages));
                 self.moved[slot] = false;
@@ -182,6 +280,9 @@ impl Backend for Mock {
                 let first = self.slots[slot].unwrap().0 + page;
                 if advice != Advice::DontNeed {
                     self.resident[first..first + pages].fill(true);
+                }
+                if advice == Advice::PopulateWrite {
+                    (first..first + pages).for_each(|page| self.copy_aside(None, page));
                 }
                 if self.bug == Bug::ForgetsOnDontNeed && advice == Advice::DontNeed {
                     self.forget(slot, page, pages);
@@ -269,7 +370,56 @@ impl Backend for Mock {
             epoch: self.epoch,
             resident_pages: count(&self.resident),
             changed_pages: count(&self.truth),
+            counts_all: true,
         })
+    }
+
+    fn makes_snapshots(&self) -> bool {
+        true
+    }
+
+    fn commit_with_snapshot(
+        &mut self,
+        shot: usize,
+        since: u64,
+        reserve: u64,
+    ) -> Result<SnapshotMade, String> {
+        if since > self.epoch {
+            return Err("ERANGE".to_owned());
+        }
+        let committed = self.commit()?;
+        let made = MockShot::new(self.bug, &self.stamps, since, self.epoch, reserve);
+        let facts = made.facts;
+        self.shots[shot] = Some(made);
+        Ok(SnapshotMade {
+            committed,
+            pages: facts.pages,
+            reserve_pages: facts.reserve_pages,
+        })
+    }
+
+    fn gather(&mut self, shot: usize, call: &GatherCall) -> Result<Gathered, String> {
+        let shot = self.shots[shot].as_mut().unwrap();
+        Ok(shot.gather(self.bug, &self.geometry, &self.bytes, call))
+    }
+
+    fn thaw(&mut self, shot: usize, pgoff: u64, pages: u64) -> Result<(), String> {
+        let shot = self.shots[shot].as_mut().unwrap();
+        shot.thaw(self.bug, &self.geometry, pgoff, pages);
+        Ok(())
+    }
+
+    fn snapshot_facts(&mut self, shot: usize) -> Result<SnapshotFacts, String> {
+        Ok(self.shots[shot].as_ref().unwrap().told(self.bug))
+    }
+
+    fn close_snapshot(&mut self, shot: usize, _: Closing) -> Result<(), String> {
+        self.shots[shot] = None;
+        if self.bug == Bug::ClosingThawsOthers {
+            let others = self.shots.iter_mut().flatten();
+            others.for_each(MockShot::forget_copies);
+        }
+        Ok(())
     }
 }
 

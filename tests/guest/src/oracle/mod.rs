@@ -9,10 +9,12 @@
 //!    cursor's delta. *A page reported clean that differs is the one
 //!    unforgivable bug.*
 //! 2. The arena holds what the model holds.
-//! 3. A replica that only ever takes the pages of its deltas equals the model.
-//! 4. A page that was written, with whatever content, is in the delta; one that
+//! 3. A snapshot holds every page written after its cursor, and shows each byte as
+//!    it was at its commit, whatever is written meanwhile.
+//! 4. A replica that only ever takes the pages of its deltas equals the model.
+//! 5. A page that was written, with whatever content, is in the delta; one that
 //!    no operation touched for writing is not.
-//! 5. Ranges, counts, epochs and facts are what the header says.
+//! 6. Ranges, counts, epochs and facts are what the header says.
 //!
 //! `run` is deterministic: a seed and a geometry give the same operations.
 //! `threads` lets several threads write while another commits, and asks only
@@ -22,15 +24,22 @@
 pub mod backend;
 pub mod cursor;
 pub mod generate;
+mod generate_snapshots;
 pub mod geometry;
 pub mod helper;
 pub mod kernel;
 pub mod model;
 pub mod op;
+mod phase;
 pub mod run;
+pub mod shot;
+mod snapshots;
 pub mod threads;
+pub mod views;
 
 #[cfg(test)]
 mod mock;
+#[cfg(test)]
+mod mock_snapshots;
 #[cfg(test)]
 mod planted;

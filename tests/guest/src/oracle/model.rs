@@ -106,6 +106,34 @@ impl Model {
         }
     }
 
+    /// An aligned word was stored at a dense byte offset.
+    pub fn store_word(&mut self, offset: usize, value: u64) {
+        let (dense, start) = (offset / PAGE, offset % PAGE);
+        let page = Arc::make_mut(&mut self.now[dense]);
+        page[start..start + 8].copy_from_slice(&value.to_ne_bytes());
+        let history = &mut self.history[dense];
+        history.written_now = true;
+        history.touched_now = true;
+        history.resident = true;
+        history.perhaps_resident = true;
+    }
+
+    /// Whether some page may still be pinned by a device, as far as the model knows.
+    pub fn lingers(&self) -> bool {
+        self.history.iter().any(|history| history.lingers)
+    }
+
+    /// No page is pinned any more: a commit found nothing that changed.
+    pub fn is_settled(&mut self) {
+        for (dense, history) in self.history.iter_mut().enumerate() {
+            debug_assert!(!history.written_now, "page {dense} is still open");
+            // Up to now it may have been told again.
+            if std::mem::take(&mut history.lingers) {
+                history.touched = self.epoch;
+            }
+        }
+    }
+
     /// Bytes were written by DMA.
     ///
     /// The call that asked for it returns before the kernel drops its pins: since

@@ -3,6 +3,10 @@
 
 use std::fmt;
 
+use super::backend::GatherCall;
+use crate::device::PAGE;
+use crate::rng::Rng;
+
 /// How bytes get into an arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Means {
@@ -93,9 +97,107 @@ pub struct Write {
     pub source: usize,
 }
 
+/// Many stores of eight bytes: a loop over pages, some words in each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sweep {
+    /// Through which mapping of this process.
+    pub slot: usize,
+    /// First page of that mapping.
+    pub page: usize,
+    /// The pages lie so far apart.
+    pub stride: usize,
+    /// Number of pages.
+    pub count: usize,
+    /// Stores in each.
+    pub words: usize,
+    /// Gives places and values.
+    pub seed: u64,
+}
+
+impl Sweep {
+    /// The pages of the mapping, ascending.
+    pub fn pages(&self) -> impl Iterator<Item = usize> + use<> {
+        (self.page..).step_by(self.stride).take(self.count)
+    }
+
+    /// Byte offset in the mapping and value of each store.
+    pub fn stores(&self) -> impl Iterator<Item = (usize, u64)> + use<> {
+        let (seed, words) = (self.seed, self.words);
+        self.pages().flat_map(move |page| {
+            let mut rng = Rng::new(seed ^ (page as u64) << 32);
+            std::iter::repeat_with(move || {
+                let value = rng.next();
+                (page * PAGE + (value >> 32) as usize % (PAGE / 8) * 8, value)
+            })
+            .take(words)
+        })
+    }
+}
+
+/// What is done to the page-table entries of a mapping by somebody who watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// userfaultfd begins to watch the mapping.
+    Register,
+    /// It write-protects pages; a writer passes by itself.
+    Protect,
+    /// It gives up write protection.
+    Unprotect,
+    /// Accessed bits are cleared.
+    ClearReferenced,
+    /// Soft-dirty bits are cleared.
+    ClearSoftDirty,
+    /// Memory is compacted.
+    Compact,
+}
+
+/// How a snapshot is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// Its only descriptor is closed.
+    Close,
+    /// One of two descriptors is closed, and then the other.
+    CloseBoth,
+    /// The process that has the only descriptor is killed.
+    Kill,
+}
+
 /// One operation.
 #[derive(Clone, Debug)]
 pub enum Op {
+    /// Many stores.
+    Sweep(Sweep),
+    /// Pages of a mapping are unmapped and mapped again.
+    Replace {
+        slot: usize,
+        page: usize,
+        pages: usize,
+    },
+    /// A mapping gives up all but its first pages.
+    Shrink { slot: usize, pages: usize },
+    /// What begins at a page of a mapping becomes a mapping of its own, elsewhere.
+    Split { slot: usize, page: usize, to: usize },
+    /// Somebody watches.
+    Watch {
+        slot: usize,
+        page: usize,
+        pages: usize,
+        watch: Watch,
+    },
+    /// The epoch is closed with a snapshot.
+    CommitWithSnapshot {
+        shot: usize,
+        since: u64,
+        reserve: u64,
+    },
+    /// A snapshot hands over pages.
+    Gather { shot: usize, call: GatherCall },
+    /// Pages are taken out of a snapshot.
+    Thaw { shot: usize, pgoff: u64, pages: u64 },
+    /// A snapshot's facts are asked for and compared.
+    SnapshotInfo { shot: usize },
+    /// A snapshot is given up.
+    CloseSnapshot { shot: usize, how: Closing },
     /// Bytes are written.
     Write(Write),
     /// Bytes are read through a mapping and compared.
@@ -152,6 +254,16 @@ pub enum Op {
     DeltaMore { cursor: usize, capacity: usize },
     /// A cursor starts over, from nothing.
     Reset { cursor: usize },
+}
+
+impl Op {
+    /// As how many operations it counts.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Sweep(sweep) => sweep.count * sweep.words,
+            _ => 1,
+        }
+    }
 }
 
 // What a person needs to follow a run: not the bytes, but how many and where.

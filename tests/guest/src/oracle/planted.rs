@@ -32,9 +32,14 @@ fn a_right_tracker_passes() {
     for geometry in geometries() {
         for seed in 0..4 {
             let mut mock = Mock::new(geometry.clone(), Bug::None);
-            let summary = run(&mut mock, &config(geometry.clone(), seed, 20_000))
+            let summary = run(&mut mock, &config(geometry.clone(), seed, 200_000))
                 .unwrap_or_else(|finding| panic!("{finding}"));
             assert!(summary.commits > 300 && summary.deltas > 200 && summary.writes > 8_000);
+            let snapshots = summary.snapshots;
+            assert!(
+                snapshots.made > 20 && snapshots.gathers > 100 && snapshots.compared > 300,
+                "{snapshots:?}"
+            );
         }
     }
 }
@@ -60,13 +65,35 @@ fn every_planted_bug_is_found() {
         Bug::Miscounts,
         Bug::RepeatsEpochs,
         Bug::SaysMore,
+        Bug::ForgetsLoops,
+        Bug::ForgetsOnSplit,
+        Bug::SnapshotShowsLater,
+        Bug::SnapshotMissesLoops,
+        Bug::SnapshotCopiesOnce,
+        Bug::SnapshotTearsCopies,
+        Bug::ClosingThawsOthers,
+        Bug::SnapshotLosesAPage,
+        Bug::SnapshotIgnoresSince,
+        Bug::SnapshotReservesLess,
+        Bug::SnapshotMiscounts,
+        Bug::SnapshotCountsNoCopies,
+        Bug::GatherMixesPages,
+        Bug::GatherIgnoresCopies,
+        Bug::GatherForgetsToThaw,
+        Bug::GatherResumesTooFar,
+        Bug::GatherSaysMore,
+        Bug::GatherForgetsMore,
+        Bug::GatherSplitsRanges,
+        Bug::ThawsTooMuch,
+        Bug::ThawsTooLittle,
     ];
     bugs.extend(Means::ALL.iter().map(|means| Bug::ForgetsMeans(*means)));
+    bugs.extend(Means::ALL.iter().map(|means| Bug::SnapshotMisses(*means)));
     let geometry = &geometries()[1];
     for bug in bugs {
         for seed in 0..3 {
             let mut mock = Mock::new(geometry.clone(), bug);
-            let found = run(&mut mock, &config(geometry.clone(), seed, 20_000));
+            let found = run(&mut mock, &config(geometry.clone(), seed, 400_000));
             assert!(found.is_err(), "{bug:?} was not found with seed {seed}");
         }
     }

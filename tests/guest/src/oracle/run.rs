@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use super::backend::Backend;
+use super::backend::Committed;
 use super::cursor::Cursor;
 use super::generate::Generator;
 use super::generate::Habits;
@@ -15,19 +16,23 @@ use super::op::Advice;
 use super::op::Means;
 use super::op::Op;
 use super::op::Place;
+use super::snapshots::Counts;
+use super::snapshots::Snapshots;
 use crate::device::PAGE;
 use crate::rng::Rng;
 
 const SLOTS: usize = 5;
 const CURSORS: usize = 4;
-const SHOWN_OPS: usize = 40;
+const SHOWN_OPS: usize = 60;
+/// A device may keep its pins for a moment; many commits are longer than that.
+const SETTLING_COMMITS: usize = 100_000;
 
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Gives the operations, together with the geometry.
     pub seed: u64,
-    /// How many of them.
+    /// How many of them, at least. Every store of a loop counts.
     pub ops: usize,
     /// The pages used.
     pub geometry: Geometry,
@@ -70,6 +75,8 @@ pub struct Summary {
     pub deltas: usize,
     /// Of these, writes.
     pub writes: usize,
+    /// What was done with snapshots.
+    pub snapshots: Counts,
 }
 
 /// The bytes of the file that some means read: whole pages.
@@ -98,6 +105,7 @@ struct Oracle<'a, B> {
     backend: &'a mut B,
     model: Model,
     cursors: Vec<Cursor>,
+    snapshots: Snapshots,
     generator: Generator,
     // All pages are compared at every so many-th commit: often in a small arena.
     compare_every: usize,
@@ -114,13 +122,15 @@ impl<'a, B: Backend> Oracle<'a, B> {
                 .filter(|means| backend.supports(*means))
                 .collect(),
             source: source(config.seed),
+            snapshots: backend.makes_snapshots(),
         };
         let model = Model::new(config.geometry.clone(), SLOTS, 0);
         Self {
             cursors: (0..CURSORS).map(|_| Cursor::new(&model)).collect(),
             model,
+            snapshots: Snapshots::new(),
             generator: Generator::new(config.seed, habits),
-            compare_every: (pages / 256).max(1),
+            compare_every: (pages / 32).max(1),
             backend,
         }
     }
@@ -131,17 +141,20 @@ impl<'a, B: Backend> Oracle<'a, B> {
         summary: &mut Summary,
         last_ops: &mut VecDeque<String>,
     ) -> Result<(), String> {
-        for _ in 0..config.ops {
-            let op = self.generator.next(&self.model, &self.cursors);
+        while summary.ops < config.ops {
+            let shots = self.snapshots.shots();
+            let op = self.generator.next(&self.model, &self.cursors, shots);
             if last_ops.len() == SHOWN_OPS {
                 last_ops.pop_front();
             }
             last_ops.push_back(op.to_string());
-            summary.ops += 1;
+            summary.ops += op.weight();
             self.step(&op, summary)
                 .map_err(|message| format!("{op}: {message}"))?;
         }
         // What is still open is closed and told, so that the last operations count, too.
+        self.snapshots
+            .finish(self.backend, &self.model, &mut summary.snapshots)?;
         self.commit(summary)?;
         for cursor in 0..self.cursors.len() {
             while self.cursors[cursor].is_taking() {
@@ -165,6 +178,14 @@ impl<'a, B: Backend> Oracle<'a, B> {
                 return self.take(*cursor, *capacity, summary);
             }
             Op::DeltaMore { cursor, capacity } => return self.take(*cursor, *capacity, summary),
+            Op::CommitWithSnapshot { .. } => return self.commit_with_snapshot(op, summary),
+            Op::Gather { .. }
+            | Op::Thaw { .. }
+            | Op::SnapshotInfo { .. }
+            | Op::CloseSnapshot { .. } => {
+                let counts = &mut summary.snapshots;
+                return self.snapshots.act(self.backend, &self.model, op, counts);
+            }
             Op::Load { slot, offset, len } => return self.load(*slot, *offset, *len),
             Op::Pread {
                 window,
@@ -172,23 +193,58 @@ impl<'a, B: Backend> Oracle<'a, B> {
                 len,
             } => return self.pread(*window, *offset, *len),
             _ => {
+                let (pages, written) = self.touched(op);
+                let counts = &mut summary.snapshots;
+                self.snapshots
+                    .make_room(self.backend, &self.model, &pages, counts)?;
                 self.backend.act(op)?;
-                summary.writes += usize::from(matches!(op, Op::Write(_)));
+                if written {
+                    summary.writes += op.weight();
+                }
+                self.snapshots.disturb(&pages, written);
                 self.note(op);
             }
         }
         Ok(())
     }
 
+    // The dense pages that an operation touches for writing, and whether it writes to them.
+    fn touched(&self, op: &Op) -> (Vec<usize>, bool) {
+        match op {
+            Op::Write(write) => {
+                let start = self.dense_of(write.place) * PAGE + write.offset;
+                let last = start + write.data.len() - 1;
+                ((start / PAGE..=last / PAGE).collect(), true)
+            }
+            Op::Sweep(sweep) => {
+                let first = self.slot(sweep.slot).dense;
+                (sweep.pages().map(|page| first + page).collect(), true)
+            }
+            Op::Advise {
+                slot,
+                page,
+                pages,
+                advice: Advice::PopulateWrite,
+            } => {
+                let first = self.slot(*slot).dense + page;
+                ((first..first + pages).collect(), false)
+            }
+            _ => (Vec::new(), false),
+        }
+    }
+
+    fn dense_of(&self, place: Place) -> usize {
+        match place {
+            Place::Slot(slot) => self.slot(slot).dense,
+            Place::Helper(window) => self.model.geometry().windows()[window].dense,
+        }
+    }
+
     // What an operation that was carried out means for the model.
     fn note(&mut self, op: &Op) {
         match op {
             Op::Write(write) => {
-                let dense = match write.place {
-                    Place::Slot(slot) => self.slot(slot).dense,
-                    Place::Helper(window) => self.model.geometry().windows()[window].dense,
-                };
-                let offset = dense * PAGE + write.offset;
+                let offset = self.dense_of(write.place) * PAGE + write.offset;
                 if write.means == Means::ReadDirect {
                     self.model.dma(offset, &write.data);
                 } else {
@@ -201,7 +257,32 @@ impl<'a, B: Backend> Oracle<'a, B> {
                     writable: vec![true; *pages],
                 });
             }
+            Op::Sweep(sweep) => {
+                let first = self.slot(sweep.slot).dense * PAGE;
+                for (offset, value) in sweep.stores() {
+                    self.model.store_word(first + offset, value);
+                }
+            }
             Op::Unmap { slot } => self.model.slots[*slot] = None,
+            Op::Replace { slot, page, pages } => {
+                if let Some(slot) = &mut self.model.slots[*slot] {
+                    slot.writable[*page..*page + *pages].fill(true);
+                }
+            }
+            Op::Shrink { slot, pages } => {
+                if let Some(slot) = &mut self.model.slots[*slot] {
+                    slot.writable.truncate(*pages);
+                }
+            }
+            Op::Split { slot, page, to } => {
+                if let Some(slot) = &mut self.model.slots[*slot] {
+                    let tail = Slot {
+                        dense: slot.dense + page,
+                        writable: slot.writable.split_off(*page),
+                    };
+                    self.model.slots[*to] = Some(tail);
+                }
+            }
             Op::Protect {
                 slot,
                 page,
@@ -265,9 +346,48 @@ impl<'a, B: Backend> Oracle<'a, B> {
     }
 
     fn commit(&mut self, summary: &mut Summary) -> Result<(), String> {
-        let (least, most) = self.model.changed_bounds();
+        let bounds = self.model.changed_bounds();
         let committed = self.backend.commit()?;
         self.model.commit();
+        self.committed(committed, bounds, summary)
+    }
+
+    fn commit_with_snapshot(&mut self, op: &Op, summary: &mut Summary) -> Result<(), String> {
+        // A pinned page is in a snapshot as the device leaves it, whatever that is.
+        if self.model.lingers() {
+            self.settle(summary)?;
+        }
+        let bounds = self.model.changed_bounds();
+        let counts = &mut summary.snapshots;
+        let committed = self
+            .snapshots
+            .make(self.backend, &mut self.model, op, counts)?;
+        self.committed(committed, bounds, summary)
+    }
+
+    // Commits until nothing changes any more: a pinned page would be told again.
+    fn settle(&mut self, summary: &mut Summary) -> Result<(), String> {
+        for _ in 0..SETTLING_COMMITS {
+            let bounds = self.model.changed_bounds();
+            let committed = self.backend.commit()?;
+            self.model.commit();
+            self.committed(committed, bounds, summary)?;
+            if committed.changed_pages == 0 {
+                self.model.is_settled();
+                return Ok(());
+            }
+        }
+        Err(format!(
+            "{SETTLING_COMMITS} commits after the last write pages still change"
+        ))
+    }
+
+    fn committed(
+        &mut self,
+        committed: Committed,
+        (least, most): (u64, u64),
+        summary: &mut Summary,
+    ) -> Result<(), String> {
         summary.commits += 1;
         if committed.epoch != self.model.epoch() {
             return Err(format!(
@@ -310,6 +430,7 @@ impl<'a, B: Backend> Oracle<'a, B> {
             return Err(format!("epoch {}, not {}", facts.epoch, self.model.epoch()));
         }
         let (least, most) = self.model.changed_bounds();
+        let least = if facts.counts_all { least } else { 0 };
         if !(least..=most).contains(&facts.changed_pages) {
             return Err(format!(
                 "{} pages changed, not {least} to {most}",

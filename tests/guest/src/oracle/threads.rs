@@ -224,7 +224,7 @@ mod tests {
     fn watch(bug: Bug) -> Result<Seen, String> {
         let tracked = Comparing::new(bug);
         let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
+        let (outcome, watcher) = std::thread::scope(|scope| {
             for lane in 0..3 {
                 let (tracked, stop) = (&tracked, &stop);
                 scope.spawn(move || {
@@ -246,8 +246,9 @@ mod tests {
                 outcome = watcher.step();
             }
             stop.store(true, Ordering::Relaxed);
-            outcome.and_then(|()| watcher.finish())
-        })
+            (outcome, watcher)
+        });
+        outcome.and_then(|()| watcher.finish())
     }
 
     #[test]
