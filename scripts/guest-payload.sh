@@ -16,6 +16,8 @@ top=$(dirname "$here")
 . "$here/say.sh"
 # shellcheck source=in-root.sh
 . "$here/in-root.sh"
+# shellcheck source=kernel.env
+. "$here/kernel.env"
 
 main=$1 out=$2
 built=${CARGO_TARGET_DIR:-$top/target}/release
@@ -33,7 +35,7 @@ copy() {
 cp "$main" "$ckpt/main"
 cp "$here/guest/init" "$ckpt/init"
 cp "$here/guest/ckpt-node-permissions" "$ckpt/bin/"
-[[ ! -f $top/target/kmod/ckpt.ko ]] || copy "$top/target/kmod/ckpt.ko" "$ckpt/ckpt.ko"
+copy "$top/target/$kmod_folder/ckpt.ko" "$ckpt/ckpt.ko"
 copy "$built/ckptctl" "$ckpt/bin/ckptctl"
 copy "$built/ckpt-guest-tests" "$ckpt/bin/ckpt-guest-tests"
 copy "$built/ckpt-bench" "$ckpt/bin/ckpt-bench"

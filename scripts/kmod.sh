@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # Builds target/kmod/ckpt.ko. Nothing is written into kmod/.
 #   kmod.sh            for the pinned Debian kernel, in the toolchain root
+#                      (CKPT_KERNEL_SERIES and CKPT_VM_KERNEL as in kernel.env: for
+#                      another one, into target/kmod-SERIES or target/kmod-debug)
 #   KDIR=DIR kmod.sh   for a prepared kernel tree of your own, with your tools
 #   kmod.sh --clippy   the kernel's clippy, warnings denied
 #   kmod.sh --fmt      is the source formatted as the kernel's rustfmt wants it?
@@ -13,9 +15,11 @@ top=$(dirname "$here")
 . "$here/say.sh"
 # shellcheck source=in-root.sh
 . "$here/in-root.sh"
+# shellcheck source=kernel.env
+. "$here/kernel.env"
 
 source=${CKPT_KMOD_SRC:-$top/kmod}
-out=$top/target/kmod
+out=$top/target/$kmod_folder
 mode=${1:-build}
 step_tail=60
 
@@ -47,10 +51,10 @@ build_in_own_tree() {
 kernel_make() {
 	local to=$1
 	shift
-	fresh_when_changed "$to" "$source $tree"
-	in_root "$root" --ro-bind "$tree/src:/src" --ro-bind "$tree/build:/build" --ro-bind "$source:/kmod" \
+	fresh_when_changed "$to" "$source $kernel"
+	in_root "$root" --ro-bind "$tree/src:/src" --ro-bind "$kernel/build:/build" --ro-bind "$source:/kmod" \
 		--ro-bind "$top/include:/include" --bind "$to:/out" \
-		make -C /src O=/build M=/kmod MO=/out CC=gcc-14 KERNELRELEASE="$(<"$tree/release")" -j"$(nproc)" "$@"
+		make -C /src O=/build M=/kmod MO=/out "${compiler[@]}" -j"$(nproc)" "$@"
 }
 
 if [[ $mode == build && -n ${KDIR:-} ]]; then
@@ -58,13 +62,25 @@ if [[ $mode == build && -n ${KDIR:-} ]]; then
 	exit
 fi
 
-root=$("$here/toolchain-root.sh")
 tree=$("$here/kernel-tree.sh")
+case $kernel_kind in
+stock)
+	root=$("$here/toolchain-root.sh")
+	kernel=$tree
+	compiler=(CC=gcc-14 KERNELRELEASE="$(<"$tree/release")")
+	;;
+debug)
+	root=$("$here/llvm-root.sh")
+	kernel=$("$here/debug-kernel.sh")
+	compiler=(LLVM=-19)
+	;;
+*) die "CKPT_VM_KERNEL=$kernel_kind is no kernel: stock or debug" ;;
+esac
 
 case $mode in
 build)
-	step "ckpt.ko for $(<"$tree/release")" "$top/target/logs/kmod.log" kernel_make "$out" modules
-	"$here/kmod-symbols.sh" "$out/ckpt.ko" "$tree/build/Module.symvers"
+	step "ckpt.ko for $(<"$kernel/release")" "$top/target/logs/$kmod_folder.log" kernel_make "$out" modules
+	"$here/kmod-symbols.sh" "$out/ckpt.ko" "$kernel/build/Module.symvers"
 	say "built ${out#"$top"/}/ckpt.ko"
 	;;
 --clippy)

@@ -7,6 +7,8 @@
 # Variables:
 #   CKPT_VM_CPUS       processors, 2
 #   CKPT_VM_MEMORY     MiB, 2048
+#   CKPT_VM_KERNEL     stock, or debug for the kernel of debug-kernel.sh
+#   CKPT_KERNEL_SERIES another series of Debian's kernels than the pinned one
 #   CKPT_VM_TIMEOUT    seconds until the VM is killed, 1800; 0 for none
 #   CKPT_VM_TEXTS      1: with the texts of the kernel's source
 #   CKPT_VM_CONSOLE    1: a person is at the console; nothing is logged
@@ -19,6 +21,8 @@ here=$(dirname "$(readlink -f "$0")")
 top=$(dirname "$here")
 # shellcheck source=say.sh
 . "$here/say.sh"
+# shellcheck source=kernel.env
+. "$here/kernel.env"
 
 name=$1 main=$2
 logs=$top/target/test-logs/$name
@@ -27,6 +31,8 @@ memory=${CKPT_VM_MEMORY:-2048}
 
 "$here/host-setup.sh" vm
 image=$("$here/guest-image.sh")
+kernel=$image/vmlinuz
+[[ $kernel_kind != debug ]] || kernel=$("$here/debug-kernel.sh")/vmlinux
 texts=
 [[ ${CKPT_VM_TEXTS:-0} != 1 ]] || texts=$("$here/guest-texts.sh")/texts.cpio
 
@@ -46,7 +52,7 @@ free=$(awk '/^MemAvailable:/ { print int($2 / 1024) }' /proc/meminfo)
 qemu=(
 	qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none
 	-machine q35 -accel "$accelerator" -cpu max -smp "${CKPT_VM_CPUS:-2}" -m "$memory"
-	-kernel "$image/vmlinuz" -initrd "$work/initrd"
+	-kernel "$kernel" -initrd "$work/initrd"
 	-device virtio-rng-pci
 	-drive "if=none,id=scratch,format=raw,file=$image/scratch.img,snapshot=on,cache=unsafe"
 	-device virtio-blk-pci,drive=scratch
@@ -54,6 +60,7 @@ qemu=(
 # An oops ends the VM at once. The limits for stalls are wide: under TCG a busy
 # host makes processors look stuck that are only slow.
 kernel_line='console=ttyS0 rdinit=/ckpt/init panic=-1 oops=panic watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120'
+[[ $kernel_kind != debug ]] || kernel_line+=' page_poison=1 page_owner=on no_hash_pointers'
 
 if [[ ${CKPT_VM_ICOUNT:-0} == 1 ]]; then
 	[[ $accelerator == tcg && ${CKPT_VM_CPUS:-2} == 1 ]] || die "CKPT_VM_ICOUNT=1 goes with CKPT_VM_CPUS=1 and without CKPT_KVM"

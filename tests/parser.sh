@@ -44,6 +44,19 @@ good_console() {
 END
 }
 
+# What the debug kernel says of its checks when all is well.
+debug_console() {
+	cat <<'END'
+[    0.000000] Command line: console=ttyS0 oops=panic panic=-1 page_poison=1
+[    0.000000] kasan: KernelAddressSanitizer initialized (generic)
+[    0.000000] Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar
+[    0.300000] kmemleak: Kernel memory leak detector initialized (mem pool available: 38000)
+[    0.400000] ODEBUG: selftest passed
+[    7.100000] Huh VM_FAULT_OOM leaked out to the #PF handler. Retrying PF
+[    9.853441] sysrq: Power Off
+END
+}
+
 number=0 failures=0
 
 # claim NAME STATUS LAST-LINE [PATTERN]: what guest.sh must make of what is canned.
@@ -62,6 +75,15 @@ claim() {
 	canned
 }
 
+# complains NAME LINE: a console of the debug kernel with that line in it fails.
+complains() {
+	{
+		debug_console
+		echo "[   10.000000] $2"
+	} >"$work/console"
+	claim "$1" 1 '3 passed, 1 failed, 1 skipped' 'the kernel complained'
+}
+
 # Back to a guest in which all went well.
 canned() {
 	good_ktap >"$work/ktap"
@@ -74,6 +96,24 @@ change() { sed -i -e "$1" "$work/$2"; }
 
 canned
 claim a_good_run_passes 0 '3 passed, 0 failed, 1 skipped'
+
+debug_console >"$work/console"
+claim checks_that_say_they_are_there_are_no_complaint 0 '3 passed, 0 failed, 1 skipped'
+
+complains a_use_after_free_fails 'BUG: KASAN: slab-use-after-free in ckpt_x+0x1/0x2 [ckpt]'
+complains a_lock_order_that_may_deadlock_fails 'WARNING: possible circular locking dependency detected'
+complains a_lock_taken_twice_fails 'WARNING: possible recursive locking detected'
+complains a_lock_without_a_key_fails 'INFO: trying to register non-static key.'
+complains a_lock_validator_that_gave_up_fails 'turning off the locking correctness validator.'
+complains rcu_used_wrongly_fails 'WARNING: suspicious RCU usage'
+complains sleeping_in_atomic_context_fails 'BUG: sleeping function called from invalid context at mm/slub.c:1'
+complains a_leak_that_kmemleak_reports_fails 'kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)'
+complains a_leak_detector_that_gave_up_fails 'kmemleak: Kernel memory leak detector disabled'
+complains an_object_freed_while_in_use_fails 'ODEBUG: free active (active state 0) object: ffff888 object type: timer_list'
+complains a_damaged_slab_object_fails 'BUG kmalloc-64 (Tainted: G           O       ): Right Redzone overwritten'
+complains a_freed_page_written_to_fails 'pagealloc: memory corruption'
+complains a_damaged_list_fails 'list_del corruption. prev->next should be ffff888, but was 0'
+complains a_panic_of_rust_fails 'rust_kernel: panicked at kmod/arena.rs:1:1: attempt to subtract with overflow'
 
 change 's/^  ok 3 - /  not ok 3 - /; s/^ok 2/not ok 2/' ktap
 claim a_failed_test_is_named_and_counted_once 1 '2 passed, 1 failed, 1 skipped' 'FAIL +10-module: delta::is_empty'
