@@ -65,6 +65,8 @@ case ${1:-} in
 	root=$("$here/llvm-root.sh")
 	tree=$("$here/kernel-tree.sh")
 	compilers=$(grep -E '^(bindgen|binutils|clang|libclang|libelf-dev|lld|llvm|rust)' "$root/packages")
-	cache_get debug-kernel "$(cache_key "$0" "$wanted" "$compilers" "${tree##*/}")" "$0" --make "$root" "$tree"
+	# Words about an option are no reason to build again.
+	options=$(grep -E '^(CONFIG_|# CONFIG_)' "$wanted")
+	cache_get debug-kernel "$(cache_key "$0" "$options" "$compilers" "${tree##*/}")" "$0" --make "$root" "$tree"
 	;;
 esac
