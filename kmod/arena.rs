@@ -601,7 +601,8 @@ impl Arena {
             // The note and the entry change in one step as a commit sees it: else a commit in
             // between would take the note, arm the page, and miss what is written after.
             let guard = self.barrier.read();
-            if chunk.is_frozen(pgoff) {
+            let frozen = chunk.is_frozen(pgoff);
+            if frozen {
                 // A copy is of the frozen page only if no commit came since: the page could
                 // have been thawed, written and frozen again.
                 let Some(copy) = copy.filter(|_| self.epoch() == epoch) else {
@@ -619,7 +620,8 @@ impl Arena {
                     Err(_) => return Outcome::NO_MEMORY,
                 }
             }
-            if counts && chunk.count_fault(pgoff, epoch, self.index.tracker()) {
+            // A frozen page would have faulted in an open chunk, too.
+            if counts && !frozen && chunk.count_fault(pgoff, epoch, self.index.tracker()) {
                 self.stats.chunk_openings.add(1);
                 chunk.opened(&fault.open_chunk(&chunk.frozen()));
             }
