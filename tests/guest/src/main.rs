@@ -29,6 +29,7 @@ mod scratch;
 mod setting;
 mod slow_disk;
 mod snapshot;
+mod starvation;
 mod userfault;
 mod watched;
 mod write_protect;

@@ -68,7 +68,11 @@ impl SlowRead {
             nix::sys::stat::major(stat.st_dev),
             nix::sys::stat::minor(stat.st_dev)
         );
+        let cgroup = Cgroup::create("slow-disk", &["io"])?;
+        cgroup.enter()?;
         // Once without a limit, so that no block of the file system itself has to be read later.
+        // As a member of the group: 7.3 gives a group that has not used the disk its place there
+        // when a limit is set, and allocates memory in a way that its lock validator objects to.
         let warm = crate::mapping::Mapping::anonymous(PAGE)?;
         // SAFETY: the target is ours and as long as said.
         let read = unsafe {
@@ -80,14 +84,12 @@ impl SlowRead {
             )
         };
         Errno::result(read)?;
-
-        let cgroup = Cgroup::create("slow-disk", &["io"])?;
-        cgroup
-            .set("io.max", &format!("{device} rbps={BYTES_PER_SECOND}"))
-            .map_err(|error| {
-                Failure::skip(format!("disk {device} cannot be held back: {error}"))
-            })?;
-        cgroup.enter()?;
+        if let Err(error) = cgroup.set("io.max", &format!("{device} rbps={BYTES_PER_SECOND}")) {
+            cgroup.leave()?;
+            return Err(Failure::skip(format!(
+                "disk {device} cannot be held back: {error}"
+            )));
+        }
         let mut context: libc::c_ulong = 0;
         // SAFETY: the context is ours to be written to.
         Errno::result(unsafe { libc::syscall(libc::SYS_io_setup, 1, &raw mut context) })?;

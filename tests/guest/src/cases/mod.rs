@@ -37,6 +37,7 @@ mod shadow;
 mod sharing;
 mod snapshot;
 mod sparse;
+mod starved;
 mod stats;
 mod threads;
 mod version;
@@ -74,6 +75,7 @@ pub fn all() -> Vec<&'static Test> {
         memcg::TESTS,
         fuzz::TESTS,
         first_touch::TESTS,
+        starved::TESTS,
         threads::TESTS,
         views::TESTS,
         shadow::TESTS,

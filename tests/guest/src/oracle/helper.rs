@@ -122,9 +122,10 @@ impl Helper {
             "the helper did not stop: {stopped:?}"
         );
         let address = std::ptr::with_exposed_provenance_mut(self.at(window, offset));
-        ptrace::write(pid, address, word)?;
+        // It goes on whatever became of that.
+        let written = ptrace::write(pid, address, word);
         ptrace::cont(pid, None)?;
-        Ok(())
+        Ok(written?)
     }
 
     /// Ends it and takes over what it has to say.

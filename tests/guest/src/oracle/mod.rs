@@ -34,6 +34,7 @@ mod phase;
 pub mod run;
 pub mod shot;
 mod snapshots;
+pub mod starved;
 pub mod threads;
 pub mod views;
 
