@@ -757,7 +757,7 @@ impl Hardware for Entries<'_> {
 }
 
 fn tracker_in_use(tracker: &Tracker) -> u32 {
-    match tracker.adapts() && mapping::COSTS.opens {
+    match tracker.adapts() && mapping::ADAPTS {
         true => uapi::CKPT_TRACKER_ADAPTIVE,
         false => uapi::CKPT_TRACKER_ARMED,
     }

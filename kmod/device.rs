@@ -65,7 +65,7 @@ fn version(cmd: u32, arg: usize) -> Result {
     let (passed, mut version) = Passed::read::<uapi::ckpt_version>(cmd, arg)?;
     version.abi_version = uapi::CKPT_ABI_VERSION;
     version.trackers = uapi::CKPT_TRACKER_ARMED;
-    if mapping::COSTS.opens {
+    if mapping::ADAPTS {
         version.trackers |= uapi::CKPT_TRACKER_ADAPTIVE;
     }
     version.page_shift = PAGE_SHIFT as u32;

@@ -297,8 +297,11 @@ const UNTRIED: u32 = 0;
 const YES: u32 = 1;
 const NO: u32 = 2;
 
+/// Whether it is possible at all: it has to be seen that the kernel flushes.
+pub(super) const POSSIBLE: bool = cfg!(CONFIG_X86_64);
+
 fn trusted() -> bool {
-    cfg!(CONFIG_X86_64) && TRUST.load(Ordering::Relaxed) != NO
+    POSSIBLE && TRUST.load(Ordering::Relaxed) != NO
 }
 
 fn trial_is_due() -> bool {

@@ -152,7 +152,8 @@ impl Mapping {
         for index in plan.arm.iter() {
             self.arm_one(first + index as u64, &page, work);
         }
-        Bits::default()
+        // What was left open by a commit that could read page tables may have been written.
+        plan.arm.minus(&plan.known)
     }
 
     /// Makes the entries of pages read-only and clean, but not those of `not`. Adds to
@@ -261,7 +262,10 @@ pub(crate) struct Work {
     pub(crate) entries: u64,
 }
 
-/// What harvesting costs in this kernel.
+/// Whether pages are ever left open in this kernel.
+pub(crate) const ADAPTS: bool = COSTS.opens || super::direct::POSSIBLE;
+
+/// What harvesting costs in this kernel, where page tables cannot be read directly.
 pub(crate) const COSTS: &Costs = if cfg!(CONFIG_MAPPING_DIRTY_HELPERS) {
     &Costs::RANGES
 } else {

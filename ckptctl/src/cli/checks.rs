@@ -145,13 +145,14 @@ fn rust(machine: &Machine) -> Check {
 fn dirty_helpers(machine: &Machine) -> Check {
     let name = "MAPPING_DIRTY_HELPERS";
     match machine.dirty_helpers {
-        Some(true) => ok(name, "the kernel finds written pages without faults"),
+        Some(true) => ok(name, "the kernel finds written pages in all page tables"),
         Some(false) => check(
             name,
             State::Advice,
-            "this kernel does not find written pages without faults",
-            "nothing is lost: each page's first write in an epoch takes a fault. A kernel of the \
-             full flavour has the option (DRM_VMWGFX selects it)"
+            "this kernel does not find written pages in all page tables",
+            "nothing is lost: while several processes map an arena, each page's first write in an \
+             epoch takes a fault and a flush (tracking is armed only). A kernel of the full \
+             flavour has the option (DRM_VMWGFX selects it)"
                 .to_owned(),
         ),
         None => check(
