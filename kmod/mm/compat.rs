@@ -24,6 +24,7 @@ pub(super) const OWNER: *mut bindings::module = crate::THIS_MODULE.as_ptr();
 /// Keeps the module loaded while a file of a device is open. To be called where the file is
 /// opened, by [`MiscDevice::open`].
 #[cfg(not(kernel_before_7_3))]
+#[allow(clippy::extra_unused_type_parameters, reason = "the other one uses it")]
 pub(crate) fn keep_loaded<T: MiscDevice>(_file: &File) -> Result {
     // The table of a `MiscDevice` names its owner.
     Ok(())
