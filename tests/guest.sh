@@ -3,6 +3,7 @@
 # Boots the test VM and runs the tests of tests/guest.d in it, once for each line
 # of tests/guest.runs (or for those named as arguments). Prints a line per test
 # and, last, the counts. Everything is kept in target/test-logs/NAME.
+# CKPT_GUEST_AT_ONCE=1 boots all at once; what a run printed is shown when it has ended.
 # CKPT_RUN_VM names another program in place of scripts/run-vm.sh.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
@@ -55,15 +56,33 @@ run() {
 	((all_passed += passed, all_failed += failed, all_skipped += skipped)) || true
 }
 
-runs=0
+runs=0 pids=()
+together=$(mktemp -d)
+trap 'rm -rf "$together"' EXIT
 while read -r name rest; do
 	[[ -n $name && $name != \#* ]] || continue
 	(($# == 0)) || [[ " $* " == *" $name "* ]] || continue
 	((runs += 1))
 	read -ra fields <<<"$rest"
 	# The VM must not read our list of runs.
-	run "$name" "${fields[@]}" </dev/null
+	if [[ ${CKPT_GUEST_AT_ONCE:-0} == 1 ]]; then
+		{
+			run "$name" "${fields[@]}" </dev/null
+			echo "$all_passed $all_failed $all_skipped" >"$together/$runs.counts"
+		} >"$together/$runs.out" 2>&1 &
+		pids[runs]=$!
+	else
+		run "$name" "${fields[@]}" </dev/null
+	fi
 done <"${CKPT_GUEST_RUNS:-$here/guest.runs}"
+for number in "${!pids[@]}"; do
+	wait "${pids[number]}" || true
+	cat "$together/$number.out"
+	# A run that left no counts was ended by somebody.
+	counts=(0 1 0)
+	[[ ! -s $together/$number.counts ]] || read -ra counts <"$together/$number.counts"
+	((all_passed += counts[0], all_failed += counts[1], all_skipped += counts[2])) || true
+done
 ((runs > 0)) || die "no such run; tests/guest.runs lists them"
 
 printf '%d passed, %d failed, %d skipped\n' "$all_passed" "$all_failed" "$all_skipped"

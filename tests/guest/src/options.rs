@@ -9,7 +9,8 @@ usage: ckpt-guest-tests [options] [filter...]
 
 Tests of the kernel module. Run as root in the test VM, with the module loaded.
 Results are KTAP version 1 on stdout. A filter is a part of a test's name; with
-several, a test that matches any of them runs.
+several, a test that matches any of them runs. With a ! in front, those that match
+it do not run.
 
   --list         print the names of the tests and exit
   --seed N       seed of the random tests (default: from the clock; printed)
@@ -83,7 +84,13 @@ impl Options {
 
     /// Whether a test of that name is to run.
     pub fn wants(&self, name: &str) -> bool {
-        self.filters.is_empty() || self.filters.iter().any(|part| name.contains(part.as_str()))
+        let (out, only): (Vec<&str>, Vec<&str>) = self
+            .filters
+            .iter()
+            .map(String::as_str)
+            .partition(|part| part.starts_with('!'));
+        let matches = |part: &&str| name.contains(part.trim_start_matches('!'));
+        (only.is_empty() || only.iter().any(matches)) && !out.iter().any(matches)
     }
 }
 
@@ -113,6 +120,17 @@ mod tests {
         assert!(options.wants("poll::commit"));
         assert!(!options.wants("list::order"));
         assert!(parse(&[]).unwrap().wants("list::order"));
+    }
+
+    #[test]
+    fn a_filter_with_an_exclamation_mark_takes_out() {
+        let options = parse(&["!delta"]).unwrap();
+        assert!(!options.wants("delta::since_zero"));
+        assert!(options.wants("poll::commit"));
+        let options = parse(&["delta", "!zero"]).unwrap();
+        assert!(!options.wants("delta::since_zero"));
+        assert!(options.wants("delta::order"));
+        assert!(!options.wants("poll::commit"));
     }
 
     #[test]
