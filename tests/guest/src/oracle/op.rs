@@ -124,7 +124,7 @@ impl Sweep {
     pub fn stores(&self) -> impl Iterator<Item = (usize, u64)> + use<> {
         let (seed, words) = (self.seed, self.words);
         self.pages().flat_map(move |page| {
-            let mut rng = Rng::new(seed ^ (page as u64) << 32);
+            let mut rng = Rng::new(seed ^ ((page as u64) << 32));
             std::iter::repeat_with(move || {
                 let value = rng.next();
                 (page * PAGE + (value >> 32) as usize % (PAGE / 8) * 8, value)

@@ -135,10 +135,10 @@ impl<'a, T: Frozen> Consumer<'a, T> {
                 "snapshot of epoch {epoch} since {}: page {page}",
                 self.since
             );
-            for lane in 0..LANES {
+            for (lane, &done) in done.iter().enumerate().take(LANES) {
                 let number = self.view[page][lane * LANE_WORDS];
                 let (least, most) = (before[page][lane], after[page][lane]);
-                if number < least && least <= done[lane] {
+                if number < least && least <= done {
                     return Err(format!(
                         "UNFORGIVABLE: {context} lane {lane} had {least} before the commit, \
                          {shown} {number}"
