@@ -199,7 +199,8 @@ fn fdinfo_has_the_facts(_: &Options) -> Outcome {
         map.touch(page, 1);
     }
     arena.commit()?;
-    for page in 0..21 {
+    // New ones: those that were written before may be left open, and are not noted then.
+    for page in 33..54 {
         map.touch(page, 1);
     }
     let path = format!("/proc/self/fdinfo/{}", arena.as_fd().as_raw_fd());
@@ -212,7 +213,7 @@ fn fdinfo_has_the_facts(_: &Options) -> Outcome {
     for (what, number) in [
         ("id", arena.id()),
         ("epoch", 71),
-        ("resident pages", 33),
+        ("resident pages", 54),
         ("changed pages", 21),
     ] {
         ensure!(has_number(number), "no {what} {number} in: {text}");
