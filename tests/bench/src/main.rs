@@ -47,6 +47,9 @@ enum What {
     Report {
         /// Folder of the JSON files
         folder: PathBuf,
+        /// A document that has a place for them
+        #[arg(long)]
+        into: Option<PathBuf>,
     },
     /// Compares what was measured with what is required, from tracking.json
     Check {
@@ -61,7 +64,7 @@ fn run(what: What) -> Result<bool> {
         What::Pause(options) => pause::run(&options)?,
         What::Durable(options) => durable::run(&options)?,
         What::Chart { folder, picture } => chart::run(&folder, &picture)?,
-        What::Report { folder } => report::run(&folder)?,
+        What::Report { folder, into } => report::run(&folder, into.as_deref())?,
         What::Check { folder } => return check::run(&folder),
     }
     Ok(true)

@@ -151,7 +151,8 @@ mod tests {
     #[test]
     fn every_epoch_writes_each_page_once_and_within_the_memory() {
         let all = 65_536;
-        for run in [grid(all), fresh(all), moving(all), mix(all), size(all)].concat_all() {
+        let all_runs = [grid(all), fresh(all), moving(all), mix(all), size(all)];
+        for run in all_runs.iter().flatten() {
             for epoch in &run.epochs {
                 let set: BTreeSet<_> = epoch.iter().collect();
                 assert_eq!(set.len(), epoch.len(), "{} {}", run.workload, run.dirty);
@@ -167,16 +168,6 @@ mod tests {
         for pair in runs[..5].windows(2) {
             let (small, large) = (&pair[0].epochs[0], &pair[1].epochs[0]);
             assert_eq!(small[..], large[..small.len()]);
-        }
-    }
-
-    trait ConcatAll {
-        fn concat_all(self) -> Vec<Run>;
-    }
-
-    impl<const N: usize> ConcatAll for [Vec<Run>; N] {
-        fn concat_all(self) -> Vec<Run> {
-            self.into_iter().flatten().collect()
         }
     }
 }
