@@ -19,8 +19,10 @@ use std::time::Duration;
 
 use nix::pty::openpty;
 use nix::sys::prctl;
+use nix::sys::signal::SigHandler;
 use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
+use nix::sys::signal::signal;
 use nix::unistd::Pid;
 
 const SUPERVISED: [&str; 5] = ["run", "--restart", "on-failure", "--backoff", "0s"];
@@ -80,6 +82,17 @@ impl Running {
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        // A shell ignores the terminal's signals for what it runs in the background, and a
+        // program in its turn cannot trap them then.
+        let heed = || {
+            for one in [Signal::SIGINT, Signal::SIGQUIT] {
+                // SAFETY: Sets the default, which is no handler.
+                unsafe { signal(one, SigHandler::SigDfl) }?;
+            }
+            Ok(())
+        };
+        // SAFETY: What runs in the child between fork and exec is one system call for each.
+        unsafe { command.pre_exec(heed) };
         let mut tool = command.spawn().unwrap();
         let pid = Pid::from_raw(tool.id() as i32);
         let (stdout, stderr) = (tool.stdout.take().unwrap(), tool.stderr.take().unwrap());
