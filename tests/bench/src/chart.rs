@@ -61,6 +61,11 @@ fn draw(results: &[Value]) -> String {
         let _ = writeln!(svg, ".{name}{{stroke:{dark}}}.{name}-dot{{fill:{dark}}}");
     }
     svg.push_str("}\n</style>\n");
+    let _ = writeln!(
+        svg,
+        "<text class=\"ink\" x=\"8\" y=\"{}\">instructions per epoch</text>",
+        TOP - 16.0
+    );
     for panel in PANELS {
         axes(&mut svg, panel);
         for (name, _, _, _) in LINES {
@@ -170,11 +175,6 @@ fn legend(svg: &mut String) {
         );
         x += 52.0 + label.len() as f64 * 7.0;
     }
-    let _ = writeln!(
-        svg,
-        "<text class=\"ink\" x=\"{}\" y=\"{y}\" text-anchor=\"end\">instructions per epoch</text>",
-        WIDTH - 10.0
-    );
 }
 
 #[cfg(test)]
