@@ -15,7 +15,7 @@ cat >"$work/program.c" <<'END'
 #include <ckpt.h>
 #include <linux/ckpt.h>
 #include <stdio.h>
-int main(void) { return CKPT_ABI_VERSION == 1 && puts(ckpt_version()) >= 0 ? 0 : 1; }
+int main(void) { return CKPT_ABI_VERSION >= 2 && puts(ckpt_version()) >= 0 ? 0 : 1; }
 END
 cd "$work"
 failed=0
