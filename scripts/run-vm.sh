@@ -11,6 +11,7 @@
 #   CKPT_KERNEL_SERIES another series of Debian's kernels than the pinned one
 #   CKPT_VM_TIMEOUT    seconds until the VM is killed, 1800; 0 for none
 #   CKPT_VM_TEXTS      1: with the texts of the kernel's source
+#   CKPT_VM_CRIU       1: with Debian's CRIU
 #   CKPT_VM_CONSOLE    1: a person is at the console; nothing is logged
 #   CKPT_VM_ICOUNT     1: one instruction is one nanosecond of guest time, exact and
 #                      repeatable, for counting instructions; one processor
@@ -35,13 +36,15 @@ kernel=$image/vmlinuz
 [[ $kernel_kind != debug ]] || kernel=$("$here/debug-kernel.sh")/vmlinux
 texts=
 [[ ${CKPT_VM_TEXTS:-0} != 1 ]] || texts=$("$here/guest-texts.sh")/texts.cpio
+criu=
+[[ ${CKPT_VM_CRIU:-0} != 1 ]] || criu=$("$here/guest-criu.sh")/criu.cpio
 
 rm -rf "$logs"
 mkdir -p "$logs"
 work=$(mktemp -d "${TMPDIR:-/tmp}/ckpt-vm.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 "$here/guest-payload.sh" "$main" "$work/payload.cpio"
-cat "$image/base.cpio" "$work/payload.cpio" ${texts:+"$texts"} >"$work/initrd"
+cat "$image/base.cpio" "$work/payload.cpio" ${texts:+"$texts"} ${criu:+"$criu"} >"$work/initrd"
 
 accelerator=tcg
 [[ ${CKPT_KVM:-0} != 1 ]] || accelerator=kvm

@@ -34,6 +34,12 @@ enum What {
     Tracking(tracking::Options),
     /// Pause and total of an incremental checkpoint
     Pause(pause::Options),
+    /// The program that `pause` checkpoints from outside
+    #[command(hide = true)]
+    Program {
+        /// Where its orders are
+        folder: PathBuf,
+    },
     /// Latency of small durable commits
     Durable(durable::Options),
     /// Draws cost against changed pages, from tracking.json
@@ -62,6 +68,7 @@ fn run(what: What) -> Result<bool> {
     match what {
         What::Tracking(options) => tracking::run(&options)?,
         What::Pause(options) => pause::run(&options)?,
+        What::Program { folder } => pause::run_program(&folder)?,
         What::Durable(options) => durable::run(&options)?,
         What::Chart { folder, picture } => chart::run(&folder, &picture)?,
         What::Report { folder, into } => report::run(&folder, into.as_deref())?,

@@ -45,6 +45,12 @@ impl Private {
         self.base
     }
 
+    /// All of it.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: Mapped in `new`, zeroed by the kernel, and borrowed with `self`.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
+    }
+
     /// Bytes.
     pub fn len(&self) -> usize {
         self.len

@@ -18,6 +18,9 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
+pub use memory::Private;
+pub use workload::Numbers;
+
 /// What to measure.
 #[derive(Args)]
 pub struct Options {
