@@ -15,6 +15,7 @@ it do not run.
   --list         print the names of the tests and exit
   --seed N       seed of the random tests (default: from the clock; printed)
   --ops N        operations of each run of the shadow oracle (default 1000000)
+  --fuzz-calls N calls of the processes that call anything (default 200000)
   --module PATH  the module, for the tests that unload it (default /ckpt/ckpt.ko)
   --scratch DIR  a directory on a disk that can do O_DIRECT (default /scratch)
   --slow N       multiply the time limit of every test by N
@@ -34,6 +35,8 @@ pub struct Options {
     pub seed: u64,
     /// Operations of a run of the shadow oracle.
     pub ops: usize,
+    /// Calls of the processes that call anything.
+    pub fuzz_calls: usize,
     /// The module's file.
     pub module: PathBuf,
     /// A directory on a real disk.
@@ -55,6 +58,7 @@ impl Options {
             help: false,
             seed: default_seed,
             ops: 1_000_000,
+            fuzz_calls: 200_000,
             module: PathBuf::from("/ckpt/ckpt.ko"),
             scratch: PathBuf::from("/scratch"),
             slow: 1,
@@ -72,6 +76,7 @@ impl Options {
                 "--help" | "-h" => options.help = true,
                 "--seed" => options.seed = number(&argument, &value()?)?,
                 "--ops" => options.ops = number(&argument, &value()?)?,
+                "--fuzz-calls" => options.fuzz_calls = number(&argument, &value()?)?,
                 "--slow" => options.slow = number(&argument, &value()?)?,
                 "--module" => options.module = PathBuf::from(value()?),
                 "--scratch" => options.scratch = PathBuf::from(value()?),

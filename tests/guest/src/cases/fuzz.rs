@@ -58,7 +58,8 @@ const EDGES: &[u64] = &[
     u64::MAX,
 ];
 
-fn number(rng: &mut Rng) -> u64 {
+/// A number at which something may break, or any.
+pub fn number(rng: &mut Rng) -> u64 {
     match rng.below(4) {
         0 => rng.next(),
         1 => rng.next() >> rng.below(64),
@@ -68,7 +69,7 @@ fn number(rng: &mut Rng) -> u64 {
 
 /// An argument of about the right shape, filled with edges, and here and there
 /// with what makes sense.
-fn argument(rng: &mut Rng, size: usize, useful: &[u64]) -> Bytes {
+pub fn argument(rng: &mut Rng, size: usize, useful: &[u64]) -> Bytes {
     let len = (size + 64).next_multiple_of(8);
     let mut bytes = Bytes::zeroed(len);
     for offset in (0..len).step_by(4) {
@@ -141,7 +142,7 @@ fn any_argument_of_any_command_is_answered_or_refused(options: &Options) -> Outc
             ioctl::call_at(&arena, number, address)
         };
         done += usize::from(result.is_ok());
-        close_what_came(command.number, result, address);
+        close_what_came(command.number, size, result, address);
         if rng.chance(1, 16) {
             map.touch(rng.below(4096), 1);
         }
@@ -160,18 +161,24 @@ fn number_as_address(rng: &mut Rng) -> usize {
 }
 
 // A descriptor that CREATE or OPEN returned is in the argument, wherever that is.
-fn close_what_came(number: u32, result: Result<(), Errno>, address: usize) {
+// An open snapshot would make the next store wait for a consumer that there is not.
+fn close_what_came(number: u32, size: usize, result: Result<(), Errno>, address: usize) {
     let offset = match number {
         abi::CKPT_IOC_CREATE => std::mem::offset_of!(abi::ckpt_create, fd),
         abi::CKPT_IOC_OPEN => std::mem::offset_of!(abi::ckpt_open, fd),
+        abi::CKPT_IOC_COMMIT => std::mem::offset_of!(abi::ckpt_commit, snapshot_fd),
         _ => return,
     };
-    if result.is_err() {
+    if result.is_err() || size < offset + 4 {
         return;
     }
     let place = std::ptr::with_exposed_provenance::<i32>(address + offset);
     // SAFETY: the kernel wrote a whole argument there just now, so it is mapped.
     let fd = unsafe { place.read_unaligned() };
+    if fd < 0 {
+        // A commit without a snapshot.
+        return;
+    }
     // SAFETY: a successful call returns a new descriptor, which is ours.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
 }

@@ -22,6 +22,7 @@ mod dump;
 mod first_touch;
 mod frozen;
 mod fuzz;
+mod fuzz_processes;
 mod gather;
 mod info;
 mod limits;
@@ -74,6 +75,7 @@ pub fn all() -> Vec<&'static Test> {
         dma::TESTS,
         memcg::TESTS,
         fuzz::TESTS,
+        fuzz_processes::TESTS,
         first_touch::TESTS,
         starved::TESTS,
         threads::TESTS,
