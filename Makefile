@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 export PREFIX DESTDIR KDIR
 
-.PHONY: help demo test test-debug check build kmod vm bench bindings install clean
+.PHONY: help demo test test-debug soak check build kmod vm bench bindings install clean
 
 help:
 	@echo 'ckpt: memory that remembers what changed'
@@ -12,6 +12,7 @@ help:
 	@echo '  make demo       a real program is killed five times in a test VM and loses nothing'
 	@echo '  make test       every claim, on the host and in the test VM'
 	@echo '  make test-debug the guest tests on a kernel that checks itself: memory, locks, leaks'
+	@echo '  make soak       random operations, calls and kills in millions; hours'
 	@echo '  make check      formatting, lints, generated files, licences'
 	@echo '  make build      library and tool: target/release'
 	@echo '  make kmod       the module for the pinned Debian kernel: target/kmod/ckpt.ko'
@@ -28,6 +29,8 @@ test:
 	@tests/all.sh
 test-debug:
 	@tests/debug.sh
+soak:
+	@tests/soak.sh
 check:
 	@scripts/check.sh
 build:
