@@ -321,8 +321,9 @@ impl Worker<'_> {
 
     // Every entry of a list is of an arena of the worker's own user.
     fn ensure_own_alone(&self, bytes: &Bytes) -> Outcome {
-        let entries = bytes.get_u32(std::mem::offset_of!(abi::ckpt_list, entries)) as usize
-            | (bytes.get_u32(std::mem::offset_of!(abi::ckpt_list, entries) + 4) as usize) << 32;
+        let offset = std::mem::offset_of!(abi::ckpt_list, entries);
+        let (low, high) = (bytes.get_u32(offset), bytes.get_u32(offset + 4));
+        let entries = ((u64::from(high) << 32) | u64::from(low)) as usize;
         let size = bytes.get_u32(std::mem::offset_of!(abi::ckpt_list, entry_size)) as usize;
         let count = bytes.get_u32(std::mem::offset_of!(abi::ckpt_list, count)) as usize;
         let room = self.own.address()..self.own.at(ROOM_PAGES * PAGE);
