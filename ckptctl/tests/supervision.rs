@@ -82,10 +82,10 @@ impl Running {
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        // A shell ignores the terminal's signals for what it runs in the background, and a
-        // program in its turn cannot trap them then.
+        // A shell ignores the terminal's signals for what it runs in the background, nohup its
+        // end, and a program in its turn cannot trap them then.
         let heed = || {
-            for one in [Signal::SIGINT, Signal::SIGQUIT] {
+            for one in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
                 // SAFETY: Sets the default, which is no handler.
                 unsafe { signal(one, SigHandler::SigDfl) }?;
             }
