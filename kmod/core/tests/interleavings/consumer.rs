@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Who reads a snapshot, thaws its pages and closes it (`snapshot.rs`, `arena/frozen.rs`).
 
-use crate::state::{chunk_of, only, Consuming, Mistake, State, Tried, World, COUNT, PAGES};
+use crate::state::{chunk_of, only, Consuming, Mistake, State, Tried, World, COUNT};
 
 /// The next step of the consumer of a snapshot.
 pub fn step(world: &World, state: &mut State, me: usize) -> Tried {
@@ -91,7 +91,6 @@ fn thaw(world: &World, state: &mut State, me: usize, pages: std::ops::Range<usiz
         let mine = &mut state.snapshots[me];
         if mine.wanted[page] && mine.copies[page].is_none() && !needed {
             let chunk = world.memory.index().get(chunk_of(page)).expect("made");
-            debug_assert!(PAGES[page] >= chunk_of(page));
             chunk.thaw(&only(page));
         }
         mine.wanted[page] = false;
