@@ -122,7 +122,10 @@ impl Memory {
         for &(block, len) in &self.blocks {
             // SAFETY: The block is ours, nobody refers to its words now but by atomics of
             // this thread, and no pointer among them is changed.
-            unsafe { block.copy_from_nonoverlapping(NonNull::from(&self.first[base]), len) };
+            unsafe {
+                let first = &self.first[base..base + len];
+                block.as_ptr().copy_from_nonoverlapping(first.as_ptr(), len);
+            }
             while let Some(&&(word, value)) =
                 at.peek().filter(|(word, _)| (*word as usize) < base + len)
             {
