@@ -6,6 +6,7 @@
 
 use std::alloc::Layout;
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
@@ -49,7 +50,10 @@ pub struct Memory {
     index: NonNull<Pages>,
     /// Each with the number of words and how many of them at the end are left alone.
     blocks: Vec<(NonNull<u64>, usize)>,
+    /// What all words were at first,
     first: Vec<u64>,
+    /// and the same with what makes a number a pointer.
+    origin: Vec<MaybeUninit<u64>>,
 }
 
 impl Memory {
@@ -77,8 +81,14 @@ impl Memory {
             index,
             blocks,
             first: Vec::new(),
+            origin: Vec::new(),
         };
         memory.first = memory.words().flatten().copied().collect();
+        for &(block, len) in &memory.blocks {
+            // SAFETY: The block has so many words, and anything is a valid `MaybeUninit`.
+            let words = unsafe { std::slice::from_raw_parts(block.as_ptr().cast(), len) };
+            memory.origin.extend_from_slice(words);
+        }
         memory
     }
 
@@ -123,8 +133,9 @@ impl Memory {
             // SAFETY: The block is ours, nobody refers to its words now but by atomics of
             // this thread, and no pointer among them is changed.
             unsafe {
-                let first = &self.first[base..base + len];
-                block.as_ptr().copy_from_nonoverlapping(first.as_ptr(), len);
+                let origin = self.origin[base..base + len].as_ptr();
+                let words = block.as_ptr().cast::<MaybeUninit<u64>>();
+                words.copy_from_nonoverlapping(origin, len);
             }
             while let Some(&&(word, value)) =
                 at.peek().filter(|(word, _)| (*word as usize) < base + len)
