@@ -100,10 +100,11 @@ impl Memory {
 
     /// All words that may change.
     fn words(&self) -> impl Iterator<Item = &[u64]> {
-        // SAFETY: The blocks stay, all their words are initialised, and changes come only
-        // between the uses of what this returns, as all is in one thread.
-        (self.blocks.iter())
-            .map(|&(at, len)| unsafe { std::slice::from_raw_parts(at.as_ptr(), len) })
+        self.blocks.iter().map(|&(at, len)| {
+            // SAFETY: The blocks stay, all their words are initialised, and changes come only
+            // between the uses of what this returns, as all is in one thread.
+            unsafe { std::slice::from_raw_parts(at.as_ptr(), len) }
+        })
     }
 
     /// What differs now from the beginning.

@@ -30,7 +30,9 @@ pub type Few = u8;
 /// Those pages of the model that are in a set of a chunk.
 pub fn few(first: u64, set: &Bits) -> Few {
     let has = |page: &usize| chunk_of(*page) == first && !set.and(&only(*page)).is_empty();
-    (0..COUNT).filter(has).fold(0, |few, page| few | 1 << page)
+    (0..COUNT)
+        .filter(has)
+        .fold(0, |few, page| few | (1 << page))
 }
 
 /// As a set of a chunk.
@@ -40,7 +42,7 @@ pub fn bits(few: Few) -> Bits {
 
 /// The pages of a set.
 pub fn pages(few: Few) -> impl DoubleEndedIterator<Item = usize> {
-    (0..COUNT).filter(move |page| few & 1 << page != 0)
+    (0..COUNT).filter(move |page| few & (1 << page) != 0)
 }
 
 /// The content of pages: a bit for each store.
