@@ -195,6 +195,20 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
             })
     }
 
+    /// Those of the pages that were open before this harvest that have been noted since it took
+    /// the notes. To be asked when the hardware was.
+    ///
+    /// The entry of an open page may be taken away, by an unmapping, just before the hardware
+    /// is asked. What it was written before that is known by the note alone that the unmapping
+    /// makes; and that may have come too late to be taken. The note stays, so the next commit
+    /// tells of the page again.
+    fn noted_late(&self, open: &Bits) -> Bits {
+        match open.is_empty() {
+            true => Bits::default(),
+            false => self.noted.load().and(open),
+        }
+    }
+
     /// As [`Part::harvest`], for a chunk whose open pages stay as they are.
     fn harvest_settled<W: Hardware>(&self, first: u64, commit: &mut Commit<'_, W>) -> Harvested {
         let plan = Plan {
@@ -203,7 +217,8 @@ impl<P: Zeroed, H: Heap> Chunk<P, H> {
         };
         let dirty = commit.hardware.harvest(first, &plan);
         let pinned = commit.hardware.pinned(first, &plan.keep.or(&dirty));
-        let changed = dirty.or(&pinned);
+        let mut changed = dirty.or(&pinned);
+        changed.union(&self.noted_late(&plan.keep));
         if changed.is_empty() {
             self.idle.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -315,6 +330,7 @@ impl<P: Zeroed, H: Heap> Part for Chunk<P, H> {
             return self.harvest_settled(first, commit);
         }
         let mut history = self.history();
+        let was_open = history.open;
         let looked = noted.or(&history.open).len() as u64;
         let epoch = Epoch {
             noted,
@@ -324,9 +340,10 @@ impl<P: Zeroed, H: Heap> Part for Chunk<P, H> {
             spent: self.spent.load(Ordering::Relaxed) as u32,
             freeze: commit.freeze,
         };
-        let outcome = commit
+        let mut outcome = commit
             .tracker
             .harvest(first, &epoch, &mut history, commit.hardware);
+        outcome.changed.union(&self.noted_late(&was_open));
         self.faults.store(0, Ordering::Relaxed);
         self.froze.store(commit.freeze.into(), Ordering::Relaxed);
         self.remember(&history);

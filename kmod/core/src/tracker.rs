@@ -233,6 +233,8 @@ pub struct Tracker {
     policy: Policy,
     /// Whether the last commit could read page tables directly.
     direct: AtomicBool,
+    /// Whether it could harvest open pages at all.
+    harvests: AtomicBool,
 }
 
 impl Tracker {
@@ -241,6 +243,7 @@ impl Tracker {
         Tracker {
             policy,
             direct: AtomicBool::new(true),
+            harvests: AtomicBool::new(true),
         }
     }
 
@@ -261,6 +264,7 @@ impl Tracker {
     /// Told by a commit which hardware it has.
     pub fn uses(&self, costs: &'static Costs) {
         self.direct.store(costs.pass == 0, Ordering::Relaxed);
+        self.harvests.store(costs.opens, Ordering::Relaxed);
     }
 
     fn costs(&self) -> &'static Costs {
@@ -284,6 +288,9 @@ impl Tracker {
     /// Whether the chunk of a page should be opened as a whole now, for whose faults so much
     /// was spent before one that counts `cost`.
     pub fn opens(&self, before: u32, cost: u32) -> bool {
+        if !self.harvests.load(Ordering::Relaxed) {
+            return false;
+        }
         match self.policy {
             Policy::Armed => false,
             Policy::Open => true,

@@ -297,6 +297,70 @@ fn the_memory_follows_the_pages_touched() {
     assert_eq!(payloads, 2);
 }
 
+/// A machine on which somebody unmaps a written page when a commit is about to look at it: the
+/// entry is gone, and what tells of the write is the note that the unmapping made.
+struct Unmapping<'a> {
+    index: &'a Index<AtomicU64, Host>,
+    page: u64,
+    looked: bool,
+}
+
+impl Hardware for Unmapping<'_> {
+    fn costs(&self) -> &'static Costs {
+        &Costs::DIRECT
+    }
+
+    fn harvest(&mut self, first: u64, plan: &Plan) -> Bits {
+        let at = (self.page - first) as usize;
+        if plan.keep.or(&plan.arm).iter().any(|page| page == at) {
+            self.index.note(self.page);
+            self.looked = true;
+        }
+        Bits::default()
+    }
+
+    fn pinned(&mut self, _first: u64, _pages: &Bits) -> Bits {
+        Bits::default()
+    }
+}
+
+#[test]
+fn a_page_that_is_unmapped_while_a_commit_harvests_it_is_in_that_commit() {
+    for policy in [Policy::Adaptive, Policy::Open] {
+        let mut looked = 0;
+        // After more and more commits that found it clean: chunks that have something to decide,
+        // and such that have settled.
+        for clean in 0..12 {
+            let index = Index::new(Tracker::new(policy));
+            let mut machine = Machine::default();
+            index.chunk(700).unwrap();
+            for epoch in 1..=4 {
+                machine.store(&index, 700, epoch - 1);
+                index.harvest(epoch, false, &mut machine);
+            }
+            for epoch in 5..5 + clean {
+                index.harvest(epoch, false, &mut machine);
+            }
+            let mut unmapping = Unmapping {
+                index: &index,
+                page: 700,
+                looked: false,
+            };
+            let epoch = 5 + clean;
+            let harvested = index.harvest(epoch, false, &mut unmapping);
+            if !unmapping.looked {
+                // It was armed meanwhile, so nobody could have written it.
+                continue;
+            }
+            assert_eq!(harvested.changed, 1, "{policy:?}, {clean} clean commits");
+            let told = delta(&index, epoch - 1, 1, 1);
+            assert_eq!(told, [Range { first: 700, len: 1 }]);
+            looked += 1;
+        }
+        assert!(looked > 1, "{policy:?}: the page was open {looked} times");
+    }
+}
+
 #[test]
 fn no_note_made_beside_commits_is_lost() {
     const WRITERS: u64 = 3;

@@ -227,7 +227,6 @@ fn entries_that_are_taken_away_lose_no_store_to_armed_pages() {
 }
 
 #[test]
-#[ignore = "fails: a commit that has taken the notes of a chunk misses the one that comes for the entry"]
 fn entries_that_are_taken_away_lose_no_store_to_open_pages() {
     let scenario = open().writer(&[0, 0]).zapper(&[0, 1]);
     holds(100, scenario.clone().committer(&[PLAIN]));

@@ -197,7 +197,6 @@ fn programs_made_against_the_policy_stay_within_the_bound() {
 }
 
 #[test]
-#[ignore = "fails: the fault handler opens chunks there, too, and all their pages are told"]
 fn where_open_pages_cannot_be_harvested_none_are_opened() {
     let writes = |run: &mut Run| {
         run.write(0, &Bits::ALL);
