@@ -12,7 +12,7 @@
 
 pub const CKPT_DEVICE_PATH: &::core::ffi::CStr = c"/dev/ckpt";
 pub const CKPT_IOC_MAGIC: u32 = 197;
-pub const CKPT_ABI_VERSION: u32 = 2;
+pub const CKPT_ABI_VERSION: u32 = 3;
 pub const CKPT_NAME_MAX: u32 = 64;
 pub const CKPT_ARENA_MAX_BYTES: u64 = 17592186044416;
 pub const CKPT_TRACKER_ARMED: u32 = 1;
@@ -22,6 +22,11 @@ pub const CKPT_OPEN_RDONLY: u32 = 1;
 pub const CKPT_INFO_PRIVATE: u32 = 1;
 pub const CKPT_COMMIT_SNAPSHOT: u32 = 1;
 pub const CKPT_SNAPSHOTS_MAX: u32 = 64;
+pub const CKPT_CONTROL_OFFSET: u64 = 1152921504606846976;
+pub const CKPT_LEVEL_COMMITTED: u32 = 0;
+pub const CKPT_LEVEL_DURABLE: u32 = 1;
+pub const CKPT_LEVEL_REPLICATED: u32 = 2;
+pub const CKPT_WAIT_FOREVER: u64 = 9223372036854775807;
 pub const CKPT_GATHER_THAW: u32 = 1;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -349,6 +354,111 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct ckpt_control {
+    pub pending: u32,
+    pub reserved: u32,
+    pub epoch: u64,
+    pub durable: u64,
+    pub replicated: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ckpt_control"][::core::mem::size_of::<ckpt_control>() - 32];
+    ["Alignment of ckpt_control"][::core::mem::align_of::<ckpt_control>() - 8];
+    ["Offset of field: ckpt_control::pending"][::core::mem::offset_of!(ckpt_control, pending) - 0];
+    ["Offset of field: ckpt_control::reserved"]
+        [::core::mem::offset_of!(ckpt_control, reserved) - 4];
+    ["Offset of field: ckpt_control::epoch"][::core::mem::offset_of!(ckpt_control, epoch) - 8];
+    ["Offset of field: ckpt_control::durable"][::core::mem::offset_of!(ckpt_control, durable) - 16];
+    ["Offset of field: ckpt_control::replicated"]
+        [::core::mem::offset_of!(ckpt_control, replicated) - 24];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ckpt_request {
+    pub size: u32,
+    pub flags: u32,
+    pub after: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ckpt_request"][::core::mem::size_of::<ckpt_request>() - 16];
+    ["Alignment of ckpt_request"][::core::mem::align_of::<ckpt_request>() - 8];
+    ["Offset of field: ckpt_request::size"][::core::mem::offset_of!(ckpt_request, size) - 0];
+    ["Offset of field: ckpt_request::flags"][::core::mem::offset_of!(ckpt_request, flags) - 4];
+    ["Offset of field: ckpt_request::after"][::core::mem::offset_of!(ckpt_request, after) - 8];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ckpt_acknowledge {
+    pub size: u32,
+    pub flags: u32,
+    pub epoch: u64,
+    pub level: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ckpt_acknowledge"][::core::mem::size_of::<ckpt_acknowledge>() - 24];
+    ["Alignment of ckpt_acknowledge"][::core::mem::align_of::<ckpt_acknowledge>() - 8];
+    ["Offset of field: ckpt_acknowledge::size"]
+        [::core::mem::offset_of!(ckpt_acknowledge, size) - 0];
+    ["Offset of field: ckpt_acknowledge::flags"]
+        [::core::mem::offset_of!(ckpt_acknowledge, flags) - 4];
+    ["Offset of field: ckpt_acknowledge::epoch"]
+        [::core::mem::offset_of!(ckpt_acknowledge, epoch) - 8];
+    ["Offset of field: ckpt_acknowledge::level"]
+        [::core::mem::offset_of!(ckpt_acknowledge, level) - 16];
+    ["Offset of field: ckpt_acknowledge::reserved"]
+        [::core::mem::offset_of!(ckpt_acknowledge, reserved) - 20];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ckpt_wait {
+    pub size: u32,
+    pub flags: u32,
+    pub epoch: u64,
+    pub timeout_ns: u64,
+    pub level: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ckpt_wait"][::core::mem::size_of::<ckpt_wait>() - 32];
+    ["Alignment of ckpt_wait"][::core::mem::align_of::<ckpt_wait>() - 8];
+    ["Offset of field: ckpt_wait::size"][::core::mem::offset_of!(ckpt_wait, size) - 0];
+    ["Offset of field: ckpt_wait::flags"][::core::mem::offset_of!(ckpt_wait, flags) - 4];
+    ["Offset of field: ckpt_wait::epoch"][::core::mem::offset_of!(ckpt_wait, epoch) - 8];
+    ["Offset of field: ckpt_wait::timeout_ns"][::core::mem::offset_of!(ckpt_wait, timeout_ns) - 16];
+    ["Offset of field: ckpt_wait::level"][::core::mem::offset_of!(ckpt_wait, level) - 24];
+    ["Offset of field: ckpt_wait::reserved"][::core::mem::offset_of!(ckpt_wait, reserved) - 28];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ckpt_subscribe {
+    pub size: u32,
+    pub flags: u32,
+    pub since: u64,
+    pub reserve_pages: u64,
+    pub snapshot_fd: i32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ckpt_subscribe"][::core::mem::size_of::<ckpt_subscribe>() - 32];
+    ["Alignment of ckpt_subscribe"][::core::mem::align_of::<ckpt_subscribe>() - 8];
+    ["Offset of field: ckpt_subscribe::size"][::core::mem::offset_of!(ckpt_subscribe, size) - 0];
+    ["Offset of field: ckpt_subscribe::flags"][::core::mem::offset_of!(ckpt_subscribe, flags) - 4];
+    ["Offset of field: ckpt_subscribe::since"][::core::mem::offset_of!(ckpt_subscribe, since) - 8];
+    ["Offset of field: ckpt_subscribe::reserve_pages"]
+        [::core::mem::offset_of!(ckpt_subscribe, reserve_pages) - 16];
+    ["Offset of field: ckpt_subscribe::snapshot_fd"]
+        [::core::mem::offset_of!(ckpt_subscribe, snapshot_fd) - 24];
+    ["Offset of field: ckpt_subscribe::reserved"]
+        [::core::mem::offset_of!(ckpt_subscribe, reserved) - 28];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct ckpt_snapshot {
     pub size: u32,
     pub flags: u32,
@@ -435,6 +545,10 @@ pub const CKPT_IOC_RESERVE: u32 = 3222848801;
 pub const CKPT_IOC_COMMIT: u32 = 3225470242;
 pub const CKPT_IOC_DELTA: u32 = 3225470243;
 pub const CKPT_IOC_STATS: u32 = 3236480292;
+pub const CKPT_IOC_REQUEST: u32 = 3222324517;
+pub const CKPT_IOC_ACKNOWLEDGE: u32 = 3222848806;
+pub const CKPT_IOC_WAIT: u32 = 3223373095;
+pub const CKPT_IOC_SUBSCRIBE: u32 = 3223373096;
 pub const CKPT_IOC_SNAPSHOT: u32 = 3225470272;
 pub const CKPT_IOC_GATHER: u32 = 3224945985;
 pub const CKPT_IOC_THAW: u32 = 3222848834;
@@ -581,6 +695,56 @@ impl ckpt_stats {
         frozen_pages: 0,
         copied_pages: 0,
         copy_waits: 0,
+    };
+}
+impl ckpt_control {
+    /// All bytes zero.
+    pub const ZERO: Self = Self {
+        pending: 0,
+        reserved: 0,
+        epoch: 0,
+        durable: 0,
+        replicated: 0,
+    };
+}
+impl ckpt_request {
+    /// All bytes zero.
+    pub const ZERO: Self = Self {
+        size: 0,
+        flags: 0,
+        after: 0,
+    };
+}
+impl ckpt_acknowledge {
+    /// All bytes zero.
+    pub const ZERO: Self = Self {
+        size: 0,
+        flags: 0,
+        epoch: 0,
+        level: 0,
+        reserved: 0,
+    };
+}
+impl ckpt_wait {
+    /// All bytes zero.
+    pub const ZERO: Self = Self {
+        size: 0,
+        flags: 0,
+        epoch: 0,
+        timeout_ns: 0,
+        level: 0,
+        reserved: 0,
+    };
+}
+impl ckpt_subscribe {
+    /// All bytes zero.
+    pub const ZERO: Self = Self {
+        size: 0,
+        flags: 0,
+        since: 0,
+        reserve_pages: 0,
+        snapshot_fd: 0,
+        reserved: 0,
     };
 }
 impl ckpt_snapshot {

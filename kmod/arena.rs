@@ -3,6 +3,7 @@
 
 use core::ops::ControlFlow;
 use core::sync::atomic::AtomicU64;
+use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering;
 
 use kernel::iov::IovIterDest;
@@ -18,6 +19,7 @@ use crate::charge::Charge;
 use crate::mm::areas::Areas;
 use crate::mm::barrier::Barrier;
 use crate::mm::clock;
+use crate::mm::control::ControlPage;
 use crate::mm::fault::Outcome;
 use crate::mm::file::read_zeros;
 use crate::mm::folio::Folio;
@@ -30,6 +32,7 @@ use crate::mm::owner::Owner;
 use crate::mm::wait::Event;
 use crate::snapshot::Snapshot;
 use crate::stats::Stats;
+use crate::subscription::Subscription;
 use crate::tracking::chunk::Chunk;
 use crate::tracking::index::Index;
 use crate::tracking::index::Walk;
@@ -40,12 +43,15 @@ use crate::tracking::tracker::Tracker;
 use crate::uapi;
 
 mod commit;
+mod consumers;
 mod faults;
 mod frozen;
 
 type ArenaChunk = Chunk<FolioTable, KernelHeap>;
 
 const _: () = assert!(uapi::CKPT_ARENA_MAX_BYTES >> PAGE_SHIFT <= MAX_PAGES);
+
+pub(crate) use consumers::Level;
 
 /// Last epoch there can be.
 pub(crate) const EPOCH_MAX: u64 = i64::MAX as u64;
@@ -114,7 +120,15 @@ pub(crate) struct Arena {
     #[pin]
     charge: Charge,
     stats: Stats,
-    /// Told of every commit.
+    /// Those who wait for the next commit, and how many they are.
+    #[pin]
+    subscriptions: Mutex<KVec<Arc<Subscription>>>,
+    subscribed: AtomicUsize,
+    control: ControlPage,
+    /// Told when an epoch was closed or acknowledged.
+    #[pin]
+    progress: Event,
+    /// Told of every commit and every request for one.
     #[pin]
     committed: PollCondVar,
 }
@@ -130,7 +144,7 @@ impl Arena {
     }
 
     fn new(id: u64, geometry: Geometry, mapping: Mapping) -> impl PinInit<Self, Error> {
-        let epoch = geometry.epoch;
+        let begun = geometry.epoch;
         try_pin_init!(Self {
             id,
             geometry,
@@ -142,10 +156,14 @@ impl Arena {
             snapshots <- new_mutex!(KVec::new()),
             thawed <- Event::new(),
             draft_len: AtomicU64::new(0),
-            epoch: AtomicU64::new(epoch),
+            epoch: AtomicU64::new(begun),
             committed_ns: AtomicU64::new(0),
             charge <- Charge::new(),
             stats: Stats::default(),
+            subscriptions <- new_mutex!(KVec::new()),
+            subscribed: AtomicUsize::new(0),
+            control: ControlPage::new(begun)?,
+            progress <- Event::new(),
             committed <- kernel::new_poll_condvar!("ckpt::Arena::committed"),
         })
     }
@@ -325,7 +343,8 @@ impl Arena {
     pub(crate) fn stats(&self) -> uapi::ckpt_stats {
         let (resident_pages, charged_pages) = self.charge.pages();
         let (open_pages, open_chunks) = self.index.open();
-        let own = size_of::<Self>() as u64;
+        // With the control page.
+        let own = (size_of::<Self>() + PAGE_SIZE) as u64;
         let stats = &self.stats;
         uapi::ckpt_stats {
             size: size_of::<uapi::ckpt_stats>() as u32,

@@ -8,13 +8,18 @@ use kernel::bindings;
 use kernel::fs::file::FileDescriptorReservation;
 use kernel::fs::File;
 use kernel::iov::IovIterDest;
+use kernel::page::PAGE_SHIFT;
 use kernel::prelude::*;
 use kernel::seq_file::SeqFile;
 use kernel::seq_print;
 use kernel::sync::poll::PollTable;
+use kernel::time::Instant;
+use kernel::time::Monotonic;
 
 use crate::arena::Arena;
 use crate::arena::Committed;
+use crate::arena::Level;
+use crate::mm::control::ControlPage;
 use crate::mm::file::NewFile;
 use crate::mm::file::OpenFile;
 use crate::registry::Claim;
@@ -143,6 +148,75 @@ impl ArenaFile {
         self.tell(delta.epoch);
         Ok(())
     }
+
+    fn request(&self, cmd: u32, arg: usize) -> Result {
+        let (passed, mut request) = Passed::read::<uapi::ckpt_request>(cmd, arg)?;
+        uapi::check_flags(request.flags, 0)?;
+        // As in `reserve`.
+        passed.write(&request)?;
+        request.after = self.arena.request();
+        passed.write(&request)
+    }
+
+    fn acknowledge(&self, cmd: u32, arg: usize) -> Result {
+        let (passed, mut said) = Passed::read::<uapi::ckpt_acknowledge>(cmd, arg)?;
+        uapi::check_flags(said.flags, 0)?;
+        if said.reserved != 0 {
+            return Err(EINVAL);
+        }
+        // As in `reserve`.
+        passed.write(&said)?;
+        said.epoch = self
+            .arena
+            .acknowledge(said.epoch, Level::from_number(said.level)?)?;
+        passed.write(&said)
+    }
+
+    fn wait(&self, cmd: u32, arg: usize) -> Result {
+        let (passed, mut wait) = Passed::read::<uapi::ckpt_wait>(cmd, arg)?;
+        uapi::check_flags(wait.flags, 0)?;
+        if wait.reserved != 0 {
+            return Err(EINVAL);
+        }
+        let level = Level::from_number(wait.level)?;
+        let begun = Instant::<Monotonic>::now();
+        loop {
+            let seen = self.arena.seen_progress();
+            let reached = self.arena.reached(level);
+            if reached >= wait.epoch {
+                wait.epoch = reached;
+                return passed.write(&wait);
+            }
+            let left = match wait.timeout_ns {
+                ns if ns >= uapi::CKPT_WAIT_FOREVER => uapi::CKPT_WAIT_FOREVER,
+                ns => ns.saturating_sub(begun.elapsed().as_nanos() as u64),
+            };
+            if left == 0 {
+                return Err(ETIMEDOUT);
+            }
+            self.arena.wait_for_progress(seen, left)?;
+        }
+    }
+
+    fn subscribe(&self, cmd: u32, arg: usize) -> Result {
+        let (passed, mut subscribe) = Passed::read::<uapi::ckpt_subscribe>(cmd, arg)?;
+        uapi::check_flags(subscribe.flags, 0)?;
+        if subscribe.reserved != 0 {
+            return Err(EINVAL);
+        }
+        let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
+        let file = NewFile::<SnapshotFile>::plain(c"[ckpt-snapshot]")?;
+        let subscription = self
+            .arena
+            .subscribe(subscribe.since, subscribe.reserve_pages)?;
+        // From here on, whatever goes wrong ends the subscription.
+        let content = SnapshotFile::subscribed(self.arena.again(), subscription);
+        let file = file.open(KBox::new(content, GFP_KERNEL)?);
+        subscribe.snapshot_fd = fd.reserved_fd() as i32;
+        passed.write(&subscribe)?;
+        fd.fd_install(file);
+        Ok(())
+    }
 }
 
 impl OpenFile for ArenaFile {
@@ -150,6 +224,10 @@ impl OpenFile for ArenaFile {
 
     fn mmap(&self) -> Result<&Arena> {
         Ok(&self.arena)
+    }
+
+    fn control(&self, pgoff: u64) -> Option<&ControlPage> {
+        (pgoff == uapi::CKPT_CONTROL_OFFSET >> PAGE_SHIFT).then(|| self.arena.control())
     }
 
     fn ioctl(&self, writable: bool, cmd: u32, arg: usize) -> Result<isize> {
@@ -163,6 +241,10 @@ impl OpenFile for ArenaFile {
             cmd if same_command(cmd, uapi::CKPT_IOC_DELTA) => self.delta(cmd, arg),
             cmd if same_command(cmd, uapi::CKPT_IOC_COMMIT) => for_writers(Self::commit),
             cmd if same_command(cmd, uapi::CKPT_IOC_RESERVE) => for_writers(Self::reserve),
+            cmd if same_command(cmd, uapi::CKPT_IOC_WAIT) => self.wait(cmd, arg),
+            cmd if same_command(cmd, uapi::CKPT_IOC_REQUEST) => for_writers(Self::request),
+            cmd if same_command(cmd, uapi::CKPT_IOC_ACKNOWLEDGE) => for_writers(Self::acknowledge),
+            cmd if same_command(cmd, uapi::CKPT_IOC_SUBSCRIBE) => for_writers(Self::subscribe),
             _ => Err(ENOTTY),
         }?;
         Ok(0)
@@ -170,10 +252,14 @@ impl OpenFile for ArenaFile {
 
     fn poll(&self, file: &File, table: PollTable<'_>) -> u32 {
         table.register_wait(file, self.arena.committed());
-        match self.arena.epoch() > self.told.load(Ordering::Relaxed) {
-            true => bindings::POLLIN,
-            false => 0,
+        let mut ready = 0;
+        if self.arena.epoch() > self.told.load(Ordering::Relaxed) {
+            ready |= bindings::POLLIN;
         }
+        if self.arena.is_requested() {
+            ready |= bindings::POLLPRI;
+        }
+        ready
     }
 
     fn read(&self, pos: u64, to: &mut IovIterDest<'_>) -> Result<usize> {

@@ -14,7 +14,8 @@
 //!    commit for its own process)
 //! 3. [`registry`]: all arenas by id
 //! 4. `Arena::barrier`: read in faults and deltas, write in commits
-//! 5. `Arena::snapshots`: those open, and which of their pages are frozen
+//! 5. `Arena::snapshots`: those open, and which of their pages are frozen;
+//!    `Arena::subscriptions`, never both; `Subscription::state`, under neither
 //! 6. `i_mmap_rwsem` of the arena's address space (the kernel's; taken in commits)
 //! 7. page-table locks (the kernel's)
 //! 8. `Charge::account`, `Areas::count`: arithmetic, and putting a page in its place
@@ -38,6 +39,7 @@ mod registry;
 mod snapshot;
 mod snapshot_file;
 mod stats;
+mod subscription;
 mod uapi;
 
 /// The logic that needs no kernel, shared with its tests on the host.

@@ -180,6 +180,24 @@ void ckpt_folio_get(struct folio *folio)
 	folio_get(folio);
 }
 
+/* mm/control.rs */
+
+void *ckpt_control_page_alloc(void)
+{
+	return (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+}
+
+void ckpt_control_page_free(void *page)
+{
+	free_page((unsigned long)page);
+}
+
+struct page *ckpt_control_page_get(void *page)
+{
+	get_page(virt_to_page(page));
+	return virt_to_page(page);
+}
+
 /* mm/wait.rs */
 
 void ckpt_wait_queue_init(struct wait_queue_head *queue)
@@ -195,6 +213,16 @@ int ckpt_wait_interruptible(struct wait_queue_head *queue, bool (*done)(void *),
 int ckpt_wait_killable(struct wait_queue_head *queue, bool (*done)(void *), void *data)
 {
 	return wait_event_killable(*queue, done(data));
+}
+
+int ckpt_wait_timeout(struct wait_queue_head *queue, bool (*done)(void *), void *data, u64 ns)
+{
+	return wait_event_interruptible_hrtimeout(*queue, done(data), ns_to_ktime(ns));
+}
+
+bool ckpt_has_sleeper(struct wait_queue_head *queue)
+{
+	return wq_has_sleeper(queue);
 }
 
 void ckpt_wake_all(struct wait_queue_head *queue)

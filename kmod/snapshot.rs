@@ -6,6 +6,7 @@
 //! snapshot's page is either in the arena, frozen, or a copy.
 
 use core::sync::atomic::fence;
+use core::sync::atomic::AtomicBool;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering;
@@ -20,6 +21,7 @@ use crate::mm::copies::Copies;
 use crate::mm::copies::PageCopy;
 use crate::mm::heap::KernelHeap;
 use crate::mm::wait::Thread;
+use crate::subscription::stale;
 use crate::tracking::bits::Bits;
 use crate::tracking::bits::SharedBits;
 use crate::tracking::bits::CHUNK_PAGES;
@@ -98,11 +100,25 @@ pub(crate) struct Snapshot {
     chunks: KVVec<Held>,
     held: AtomicU64,
     copied: AtomicU64,
+    /// Rather than make a writer wait it ends.
+    yields: bool,
+    ended: AtomicBool,
     /// Held while pages are handed over or taken out.
     #[pin]
     reading: Barrier,
     /// The thread to which pages are being handed over, or zero.
     reader: AtomicUsize,
+}
+
+/// What somebody wants of a snapshot.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    /// The pages stamped after this epoch.
+    pub(crate) since: u64,
+    /// How many of them may be copied aside; zero for all.
+    pub(crate) reserve: u64,
+    /// When no more may be, it ends. Else the writer waits.
+    pub(crate) yields: bool,
 }
 
 /// Where pages are handed over to.
@@ -125,8 +141,9 @@ pub(crate) struct Gathered {
 
 impl Snapshot {
     /// A snapshot of what was collected.
-    pub(crate) fn new(epoch: u64, since: u64, draft: Draft, reserve: u64) -> impl PinInit<Self> {
+    pub(crate) fn new(epoch: u64, terms: Terms, draft: Draft, reserve: u64) -> impl PinInit<Self> {
         let Draft { chunks, pages } = draft;
+        let Terms { since, yields, .. } = terms;
         let total = pages;
         pin_init!(Self {
             epoch,
@@ -136,6 +153,8 @@ impl Snapshot {
             chunks,
             held: AtomicU64::new(total),
             copied: AtomicU64::new(0),
+            yields,
+            ended: AtomicBool::new(false),
             reading <- Barrier::new(c"ckpt::Snapshot::reading", kernel::static_lock_class!()),
             reader: AtomicUsize::new(0),
         })
@@ -152,15 +171,42 @@ impl Snapshot {
 
     /// The pages of a chunk that must not be written. With the list locked.
     pub(crate) fn frozen(&self, first: u64) -> Bits {
-        self.find(first).map_or(Bits::default(), Held::frozen)
+        match self.has_ended() {
+            true => Bits::default(),
+            false => self.find(first).map_or(Bits::default(), Held::frozen),
+        }
+    }
+
+    /// Whether it is not what it was any more.
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    /// `ESTALE` if it has ended before its time.
+    pub(crate) fn check(&self) -> Result {
+        match self.has_ended() {
+            true => Err(stale()),
+            false => Ok(()),
+        }
+    }
+
+    /// Ends it before its time, if it may: pages can be written that it needs. They stay frozen
+    /// for nothing, until their next write. With the list locked.
+    pub(crate) fn yield_to_writers(&self) -> bool {
+        if self.yields {
+            self.ended.store(true, Ordering::SeqCst);
+        }
+        self.yields
     }
 
     /// Whether a page has to be copied aside for this before it is written. With the list
     /// locked, as the next three.
     pub(crate) fn needs(&self, page: u64) -> bool {
         let index = page as usize % CHUNK_PAGES;
-        self.find(page)
-            .is_some_and(|held| held.wanted.contains(index) && !held.copied.contains(index))
+        !self.has_ended()
+            && self
+                .find(page)
+                .is_some_and(|held| held.wanted.contains(index) && !held.copied.contains(index))
     }
 
     /// Whether one more page may be copied aside, or must be, and there is a place for it.
@@ -296,6 +342,7 @@ impl Reading<'_> {
                     break 'chunks;
                 }
                 given?;
+                self.snapshot.check()?;
                 if let Some(buffer) = buffer {
                     let to = buffer.at.wrapping_add(done as usize * PAGE_SIZE);
                     hand_over(arena, held, page, to as *mut c_void)?;
@@ -304,6 +351,10 @@ impl Reading<'_> {
             }
         }
         gather.finish().map_or(Ok(()), &mut give)?;
+        // Known before the first page is written that it needed. So if it is not known now, all
+        // that was handed over is right.
+        fence(Ordering::SeqCst);
+        self.snapshot.check()?;
         Ok(Gathered {
             count: gather.given(),
             pages: gather.pages(),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! An open descriptor of a snapshot, and its commands.
 
+use kernel::bindings;
 use kernel::fs::File;
 use kernel::iov::IovIterDest;
 use kernel::prelude::*;
@@ -14,27 +15,55 @@ use crate::mm::file::OpenFile;
 use crate::registry::Claim;
 use crate::snapshot::Buffer;
 use crate::snapshot::Snapshot;
+use crate::subscription::Subscription;
 use crate::uapi;
 use crate::uapi::same_command;
 use crate::uapi::Passed;
 use crate::uapi::Runs;
 
+/// Where the snapshot of a descriptor is.
+enum Source {
+    Made(Arc<Snapshot>),
+    Subscribed(Arc<Subscription>),
+}
+
 /// A descriptor. Keeps the arena; the snapshot ends with it.
 pub(crate) struct SnapshotFile {
     arena: Claim,
-    snapshot: Arc<Snapshot>,
+    source: Source,
 }
 
 impl SnapshotFile {
     /// The descriptor of a snapshot of the claimed arena, which the arena has on its list.
     pub(crate) fn new(arena: Claim, snapshot: Arc<Snapshot>) -> Self {
-        SnapshotFile { arena, snapshot }
+        SnapshotFile {
+            arena,
+            source: Source::Made(snapshot),
+        }
+    }
+
+    /// The descriptor of a snapshot that the claimed arena's next commit makes.
+    pub(crate) fn subscribed(arena: Claim, subscription: Arc<Subscription>) -> Self {
+        SnapshotFile {
+            arena,
+            source: Source::Subscribed(subscription),
+        }
+    }
+
+    /// The snapshot, if it is there.
+    fn snapshot(&self) -> Result<Arc<Snapshot>> {
+        let snapshot = match &self.source {
+            Source::Made(snapshot) => snapshot.clone(),
+            Source::Subscribed(subscription) => subscription.snapshot()?,
+        };
+        snapshot.check()?;
+        Ok(snapshot)
     }
 
     fn facts(&self, cmd: u32, arg: usize) -> Result {
         let (passed, asked) = Passed::read::<uapi::ckpt_snapshot>(cmd, arg)?;
         uapi::check_flags(asked.flags, 0)?;
-        let mut facts = self.snapshot.facts(&self.arena);
+        let mut facts = self.snapshot()?.facts(&self.arena);
         facts.size = passed.size();
         passed.write(&facts)
     }
@@ -55,7 +84,8 @@ impl SnapshotFile {
             return Err(EINVAL);
         }
         let mut runs = Runs::new(gather.ranges);
-        let reading = self.snapshot.read()?;
+        let snapshot = self.snapshot()?;
+        let reading = snapshot.read()?;
         let start = gather.start_pgoff;
         let gathered = reading.gather(
             &self.arena,
@@ -70,7 +100,7 @@ impl SnapshotFile {
         gather.start_pgoff = gathered.more.unwrap_or(self.arena.len_pages());
         passed.write(&gather)?;
         if thaw && start < gather.start_pgoff {
-            self.arena.thaw(&self.snapshot, start, gather.start_pgoff);
+            self.arena.thaw(&snapshot, start, gather.start_pgoff);
         }
         drop(reading);
         Ok(())
@@ -86,9 +116,10 @@ impl SnapshotFile {
             .pgoff
             .saturating_add(thaw.pages)
             .min(self.arena.len_pages());
-        let reading = self.snapshot.read()?;
+        let snapshot = self.snapshot()?;
+        let reading = snapshot.read()?;
         if thaw.pgoff < end {
-            self.arena.thaw(&self.snapshot, thaw.pgoff, end);
+            self.arena.thaw(&snapshot, thaw.pgoff, end);
         }
         drop(reading);
         Ok(())
@@ -97,7 +128,10 @@ impl SnapshotFile {
 
 impl Drop for SnapshotFile {
     fn drop(&mut self) {
-        self.arena.release(&self.snapshot);
+        match &self.source {
+            Source::Made(snapshot) => self.arena.release(snapshot),
+            Source::Subscribed(subscription) => self.arena.unsubscribe(subscription),
+        }
     }
 }
 
@@ -118,8 +152,13 @@ impl OpenFile for SnapshotFile {
         Ok(0)
     }
 
-    fn poll(&self, _file: &File, _table: PollTable<'_>) -> u32 {
-        0
+    fn poll(&self, file: &File, table: PollTable<'_>) -> u32 {
+        table.register_wait(file, self.arena.committed());
+        match self.snapshot() {
+            Ok(_) => bindings::POLLIN,
+            Err(error) if error == EAGAIN => 0,
+            Err(_) => bindings::POLLERR,
+        }
     }
 
     fn read(&self, _pos: u64, _to: &mut IovIterDest<'_>) -> Result<usize> {
@@ -127,7 +166,10 @@ impl OpenFile for SnapshotFile {
     }
 
     fn show(&self, to: &SeqFile) {
-        let facts = self.snapshot.facts(&self.arena);
+        let Ok(snapshot) = self.snapshot() else {
+            return;
+        };
+        let facts = snapshot.facts(&self.arena);
         seq_print!(to, "ckpt-id:\t{}\n", facts.arena_id);
         seq_print!(to, "ckpt-epoch:\t{}\n", facts.epoch);
         seq_print!(to, "ckpt-since:\t{}\n", facts.since);

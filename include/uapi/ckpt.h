@@ -38,7 +38,7 @@
 #define CKPT_IOC_MAGIC 0xC5
 
 /* Raised when something is added. What is there never changes. */
-#define CKPT_ABI_VERSION 2
+#define CKPT_ABI_VERSION 3
 
 /* With the closing NUL. */
 #define CKPT_NAME_MAX 64
@@ -114,7 +114,8 @@ struct ckpt_create {
 };
 
 /*
- * The descriptor can ask and read, but not map, commit or reserve.
+ * The descriptor can ask and read, but not map, commit or reserve, nor, since
+ * version 3, request, acknowledge or subscribe. It can map the control page.
  */
 #define CKPT_OPEN_RDONLY (1U << 0)
 
@@ -187,7 +188,8 @@ struct ckpt_list {
  * refused with EINVAL.
  *
  * poll() reports POLLIN when a commit was made that no CREATE, OPEN, INFO,
- * COMMIT or DELTA call on this descriptor has told of yet.
+ * COMMIT or DELTA call on this descriptor has told of yet, and, since version 3,
+ * POLLPRI while a commit is requested.
  *
  * A descriptor stays good when the process that made the arena is gone; the
  * arena is freed with its last descriptor and mapping.
@@ -456,12 +458,154 @@ struct ckpt_stats {
 };
 
 /*
+ * Since version 3: what a program and its consumers tell each other.
+ *
+ * mmap() of one page at this offset of an arena's descriptor, with PROT_READ
+ * and MAP_SHARED, maps struct ckpt_control. Any descriptor of the arena will
+ * do, also a read-only one.
+ */
+#define CKPT_CONTROL_OFFSET (1ULL << 60)
+
+/**
+ * struct ckpt_control - the arena's control page, which the kernel writes
+ * @pending:    1 while a commit is requested: since CKPT_IOC_REQUEST, until the
+ *              next commit. One load tells a program whether to make for a safe
+ *              point
+ * @reserved:   zero
+ * @epoch:      the last commit
+ * @durable:    highest epoch acknowledged at CKPT_LEVEL_DURABLE, 0 for none
+ * @replicated: highest epoch acknowledged at CKPT_LEVEL_REPLICATED, 0 for none
+ *
+ * Each field is read by one aligned load. The rest of the page is zero.
+ */
+struct ckpt_control {
+	__u32 pending;
+	__u32 reserved;
+	__u64 epoch;
+	__u64 durable;
+	__u64 replicated;
+};
+
+/**
+ * struct ckpt_request - argument of CKPT_IOC_REQUEST
+ * @size:  in: sizeof(struct ckpt_request)
+ * @flags: in: zero
+ * @after: out: the last commit. One of a later epoch answers the request
+ *
+ * Asks the program for a commit. It sees @pending of its control page, or
+ * POLLPRI, and commits at its next safe point, or does not. Requests before the
+ * next commit are one. CKPT_IOC_WAIT with @after + 1 and CKPT_LEVEL_COMMITTED
+ * waits for the answer.
+ *
+ * Errors: EBADF (read-only descriptor).
+ */
+struct ckpt_request {
+	__u32 size;
+	__u32 flags;
+	__u64 after;
+};
+
+/* How far an epoch has come. */
+#define CKPT_LEVEL_COMMITTED 0	/* closed */
+#define CKPT_LEVEL_DURABLE 1	/* a consumer has it on a disk */
+#define CKPT_LEVEL_REPLICATED 2 /* a consumer has it on another host */
+
+/**
+ * struct ckpt_acknowledge - argument of CKPT_IOC_ACKNOWLEDGE
+ * @size:     in: sizeof(struct ckpt_acknowledge)
+ * @flags:    in: zero
+ * @epoch:    in: the epoch; out: the highest that was acknowledged
+ * @level:    in: CKPT_LEVEL_DURABLE or CKPT_LEVEL_REPLICATED
+ * @reserved: in: zero
+ *
+ * Says that a consumer has everything up to @epoch, so that whoever waits for
+ * that goes on. An epoch below one that was acknowledged changes nothing. What
+ * it takes to be believed is between the program and its consumers: whoever
+ * has a writable descriptor may say it.
+ *
+ * Errors: ERANGE (@epoch is after the last commit), EINVAL, EBADF (read-only
+ * descriptor).
+ */
+struct ckpt_acknowledge {
+	__u32 size;
+	__u32 flags;
+	__u64 epoch;
+	__u32 level;
+	__u32 reserved;
+};
+
+/* That much or more is no limit. */
+#define CKPT_WAIT_FOREVER 0x7fffffffffffffffULL
+
+/**
+ * struct ckpt_wait - argument of CKPT_IOC_WAIT
+ * @size:       in: sizeof(struct ckpt_wait)
+ * @flags:      in: zero
+ * @epoch:      in: the epoch; out: the highest that has come as far as @level
+ * @timeout_ns: in: for how long at most, CKPT_WAIT_FOREVER for no limit; zero
+ *              only asks
+ * @level:      in: CKPT_LEVEL_*
+ * @reserved:   in: zero
+ *
+ * Waits until @epoch has come as far as @level. Also for an epoch that was not
+ * committed yet.
+ *
+ * Errors: ETIMEDOUT, EINTR (a signal came), EINVAL.
+ */
+struct ckpt_wait {
+	__u32 size;
+	__u32 flags;
+	__u64 epoch;
+	__u64 timeout_ns;
+	__u32 level;
+	__u32 reserved;
+};
+
+/**
+ * struct ckpt_subscribe - argument of CKPT_IOC_SUBSCRIBE
+ * @size:          in: sizeof(struct ckpt_subscribe)
+ * @flags:         in: zero
+ * @since:         in: the snapshot will hold the pages stamped after this epoch
+ * @reserve_pages: in: how many of its pages may at most be copied aside, zero
+ *                 for all of them
+ * @snapshot_fd:   out: a descriptor of the snapshot to be, close-on-exec
+ * @reserved:      in: zero
+ *
+ * Asks for a snapshot of the next commit, which the program makes at a safe
+ * point of its own choosing, however it does. poll() of the descriptor reports
+ * POLLIN when there is the snapshot, and POLLERR when there is none and will be
+ * none. Before the commit its commands fail with EAGAIN; afterwards with the
+ * reason for which there is none: ENOMEM or EBUSY.
+ *
+ * Unlike one made by COMMIT such a snapshot never makes a writer wait: when as
+ * many pages have been copied aside as @reserve_pages and the memory that may
+ * be locked allow, it ends, and its commands fail with ESTALE. What they gave
+ * before that stays right. A consumer then subscribes again, with the cursor
+ * that it had.
+ *
+ * Errors: ERANGE (@since is after the last commit), EBUSY (CKPT_SNAPSHOTS_MAX
+ * snapshots are open or subscribed to), EBADF (read-only descriptor), EMFILE,
+ * ENFILE, ENOMEM.
+ */
+struct ckpt_subscribe {
+	__u32 size;
+	__u32 flags;
+	__u64 since;
+	__u64 reserve_pages;
+	__s32 snapshot_fd;
+	__u32 reserved;
+};
+
+/*
  * ----------------------------------------------------------------------------
  * Commands on a snapshot's descriptor, all since version 2
  *
  * Whoever has the descriptor may use them. The arena lives as long as a
  * descriptor of one of its snapshots. Closing the last descriptor of a snapshot
  * thaws what is still frozen, so a consumer that dies holds nobody up.
+ *
+ * Of a snapshot that was subscribed to every command can also fail with EAGAIN,
+ * ESTALE, ENOMEM or EBUSY, as CKPT_IOC_SUBSCRIBE says.
  * ----------------------------------------------------------------------------
  */
 
@@ -562,6 +706,10 @@ struct ckpt_thaw {
 #define CKPT_IOC_COMMIT _IOWR(CKPT_IOC_MAGIC, 0x22, struct ckpt_commit)
 #define CKPT_IOC_DELTA _IOWR(CKPT_IOC_MAGIC, 0x23, struct ckpt_delta)
 #define CKPT_IOC_STATS _IOWR(CKPT_IOC_MAGIC, 0x24, struct ckpt_stats)
+#define CKPT_IOC_REQUEST _IOWR(CKPT_IOC_MAGIC, 0x25, struct ckpt_request)
+#define CKPT_IOC_ACKNOWLEDGE _IOWR(CKPT_IOC_MAGIC, 0x26, struct ckpt_acknowledge)
+#define CKPT_IOC_WAIT _IOWR(CKPT_IOC_MAGIC, 0x27, struct ckpt_wait)
+#define CKPT_IOC_SUBSCRIBE _IOWR(CKPT_IOC_MAGIC, 0x28, struct ckpt_subscribe)
 
 /* On a snapshot's descriptor. */
 #define CKPT_IOC_SNAPSHOT _IOWR(CKPT_IOC_MAGIC, 0x40, struct ckpt_snapshot)

@@ -19,6 +19,8 @@ use crate::mm::mapping;
 use crate::mm::mapping::Work;
 use crate::snapshot::Draft;
 use crate::snapshot::Snapshot;
+use crate::snapshot::Terms;
+use crate::subscription::Subscription;
 use crate::tracking::bits::Bits;
 use crate::tracking::index::Harvested;
 use crate::tracking::tracker::Costs;
@@ -26,16 +28,16 @@ use crate::tracking::tracker::Hardware;
 use crate::tracking::tracker::Plan;
 use crate::uapi;
 
+/// A snapshot that a commit is to make, and room for its list of chunks.
+struct Wanted {
+    terms: Terms,
+    draft: Draft,
+}
+
 impl Arena {
     /// Closes the epoch: see `CKPT_IOC_COMMIT`.
     pub(crate) fn commit(&self) -> Result<Committed> {
-        let map = OwnMap::lock(&self.areas)?;
-        let guard = self.barrier.write_killable()?;
-        let begun = Instant::<Monotonic>::now();
-        let epoch = self.next_epoch()?;
-        let mut entries = Entries::begin(self, map.as_ref());
-        let harvested = self.index.harvest(epoch, false, &mut entries);
-        Ok(self.close(epoch, &harvested, entries, begun, guard))
+        Ok(self.commit_with(None)?.0)
     }
 
     /// Closes the epoch and freezes what changed after `since`: see `CKPT_COMMIT_SNAPSHOT`.
@@ -46,16 +48,33 @@ impl Arena {
         since: u64,
         reserve: u64,
     ) -> Result<(Committed, Arc<Snapshot>)> {
+        let terms = Terms {
+            since,
+            reserve,
+            yields: false,
+        };
         // Made before anybody has to wait.
-        let mut draft = Draft::new(self.draft_len.load(Ordering::Relaxed) as usize)?;
+        let draft = self.draft()?;
+        let (committed, snapshot) = self.commit_with(Some(Wanted { terms, draft }))?;
+        Ok((committed, snapshot.ok_or(ENOMEM)??))
+    }
+
+    fn draft(&self) -> Result<Draft> {
+        Draft::new(self.draft_len.load(Ordering::Relaxed) as usize)
+    }
+
+    fn commit_with(
+        &self,
+        own: Option<Wanted>,
+    ) -> Result<(Committed, Option<Result<Arc<Snapshot>>>)> {
         let map = OwnMap::lock(&self.areas)?;
         let guard = self.barrier.write_killable()?;
         let begun = Instant::<Monotonic>::now();
-        if since > self.epoch() {
-            return Err(ERANGE);
-        }
         let epoch = self.next_epoch()?;
-        {
+        if let Some(wanted) = &own {
+            if wanted.terms.since > self.epoch() {
+                return Err(ERANGE);
+            }
             // None is added before the barrier is released.
             let mut snapshots = self.snapshots.lock();
             if snapshots.len() >= uapi::CKPT_SNAPSHOTS_MAX as usize {
@@ -63,15 +82,77 @@ impl Arena {
             }
             snapshots.reserve(1, GFP_KERNEL)?;
         }
+        let subscriptions = self.take_subscriptions();
+        let freezes = own.is_some() || !subscriptions.is_empty();
         let mut entries = Entries::begin(self, map.as_ref());
-        let harvested = self.index.harvest(epoch, true, &mut entries);
-        let frozen = self
-            .index
-            .freeze(since, &mut entries, |first, pages| draft.add(first, pages));
-        // Pages that were frozen for nothing are thawed by their next write.
-        let snapshot = frozen.and_then(|()| self.open_snapshot(epoch, since, reserve, draft));
+        let harvested = self.index.harvest(epoch, freezes, &mut entries);
+        let snapshot = own.map(|wanted| self.freeze(epoch, wanted, &mut entries));
+        let made = self.freeze_for(epoch, &subscriptions, &mut entries);
         let committed = self.close(epoch, &harvested, entries, begun, guard);
-        Ok((committed, snapshot?))
+        if !subscriptions.is_empty() {
+            self.settle(&subscriptions, made);
+        }
+        Ok((committed, snapshot))
+    }
+
+    /// Freezes what a snapshot is to hold, and puts it on the list.
+    fn freeze(
+        &self,
+        epoch: u64,
+        wanted: Wanted,
+        entries: &mut Entries<'_>,
+    ) -> Result<Arc<Snapshot>> {
+        let Wanted { terms, mut draft } = wanted;
+        // Pages that were frozen for nothing are thawed by their next write.
+        self.index
+            .freeze(terms.since, entries, |first, pages| draft.add(first, pages))?;
+        self.open_snapshot(epoch, terms, draft)
+    }
+
+    /// As above, for those who wait for a commit. One for each of them, as far as there is
+    /// memory for the list.
+    fn freeze_for(
+        &self,
+        epoch: u64,
+        subscriptions: &[Arc<Subscription>],
+        entries: &mut Entries<'_>,
+    ) -> KVec<Result<Arc<Snapshot>>> {
+        let mut all = KVec::new();
+        if subscriptions.is_empty() || all.reserve(subscriptions.len(), GFP_KERNEL).is_err() {
+            return all;
+        }
+        for subscription in subscriptions {
+            let terms = Terms {
+                since: subscription.since,
+                reserve: subscription.reserve,
+                yields: true,
+            };
+            let room = {
+                let mut snapshots = self.snapshots.lock();
+                match snapshots.len() >= uapi::CKPT_SNAPSHOTS_MAX as usize {
+                    true => Err(EBUSY),
+                    false => snapshots.reserve(1, GFP_KERNEL).map_err(Error::from),
+                }
+            };
+            let made = room
+                .and_then(|()| self.draft())
+                .and_then(|draft| self.freeze(epoch, Wanted { terms, draft }, entries));
+            // There is room.
+            let _ = all.push_within_capacity(made);
+        }
+        all
+    }
+
+    /// Hands snapshots to those who waited for them. Everything is flushed.
+    fn settle(&self, subscriptions: &[Arc<Subscription>], made: KVec<Result<Arc<Snapshot>>>) {
+        let mut made = made.into_iter();
+        for subscription in subscriptions {
+            let unwanted = subscription.settle(made.next().unwrap_or(Err(ENOMEM)));
+            if let Some(snapshot) = unwanted {
+                self.release(&snapshot);
+            }
+        }
+        self.committed.notify_all();
     }
 
     fn next_epoch(&self) -> Result<u64> {
@@ -92,13 +173,18 @@ impl Arena {
     ) -> Committed {
         // Flushes.
         entries.end();
+        let control = self.control.fields();
+        // Before the epoch is known: who sees that and requests a commit means the next one.
+        control.pending.store(0, Ordering::Relaxed);
         self.epoch.store(epoch, Ordering::Release);
+        control.epoch.store(epoch, Ordering::Release);
         self.committed_ns
             .store(clock::boottime_ns(), Ordering::Relaxed);
         let ns = begun.elapsed().as_nanos() as u64;
         drop(guard);
         self.stats.commit(harvested, ns);
         self.committed.notify_all();
+        self.progress.tell();
         Committed {
             epoch,
             pages: harvested.changed,
@@ -107,15 +193,9 @@ impl Arena {
     }
 
     /// Puts a snapshot on the list, with the barrier held for writing.
-    fn open_snapshot(
-        &self,
-        epoch: u64,
-        since: u64,
-        reserve: u64,
-        draft: Draft,
-    ) -> Result<Arc<Snapshot>> {
+    fn open_snapshot(&self, epoch: u64, terms: Terms, draft: Draft) -> Result<Arc<Snapshot>> {
         let pages = draft.pages();
-        let wanted = match reserve {
+        let wanted = match terms.reserve {
             0 => pages,
             some => some.min(pages),
         };
@@ -123,7 +203,7 @@ impl Arena {
         let mut made = Err(ENOMEM);
         if granted != 0 || wanted == 0 {
             self.draft_len.store(draft.len() as u64, Ordering::Relaxed);
-            made = Arc::pin_init(Snapshot::new(epoch, since, draft, granted), GFP_KERNEL);
+            made = Arc::pin_init(Snapshot::new(epoch, terms, draft, granted), GFP_KERNEL);
         }
         let mut snapshots = self.snapshots.lock();
         let made = made.and_then(|snapshot| {

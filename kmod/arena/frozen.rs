@@ -63,7 +63,11 @@ impl Arena {
         let snapshots = self.snapshots.lock();
         let mut copies = 0;
         for snapshot in snapshots.iter().filter(|one| one.needs(pgoff)) {
-            if !snapshot.has_room(pgoff, must)? {
+            let room = snapshot.has_room(pgoff, must);
+            if !matches!(room, Ok(true)) && snapshot.yield_to_writers() {
+                continue;
+            }
+            if !room? {
                 let own = snapshots
                     .iter()
                     .any(|one| one.is_read_by(Thread::current()));

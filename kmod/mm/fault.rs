@@ -25,8 +25,15 @@ impl Outcome {
     pub(crate) const REFUSED: Outcome = Outcome(bindings::vm_fault_reason_VM_FAULT_SIGBUS);
     /// Nothing is left to do: the access is tried again, and may fault again.
     pub(crate) const AGAIN: Outcome = Outcome(bindings::vm_fault_reason_VM_FAULT_NOPAGE);
-    /// As above, and the lock that the fault came with is not held any more.
+    /// The page to be mapped is in the fault.
+    pub(super) const PAGE: Outcome = Outcome(0);
+    /// As `AGAIN`, and the lock that the fault came with is not held any more.
     const UNLOCKED: Outcome = Outcome(bindings::vm_fault_reason_VM_FAULT_RETRY);
+
+    /// As the kernel takes it.
+    pub(super) fn raw(self) -> bindings::vm_fault_t {
+        self.0
+    }
 }
 
 /// What serves the faults of a mapping.

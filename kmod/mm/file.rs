@@ -15,6 +15,7 @@ use kernel::sync::aref::ARef;
 use kernel::sync::poll::PollTable;
 
 use super::compat;
+use super::control::ControlPage;
 use super::fault;
 use super::mapping::Mapping;
 use super::shim;
@@ -26,6 +27,11 @@ pub(crate) trait OpenFile: Send + Sync + Sized {
 
     /// Asked to be mapped. The mapping keeps the file, and so `self`, alive.
     fn mmap(&self) -> Result<&Self::Faults>;
+
+    /// What is mapped at a page that is not of the arena, if there is something.
+    fn control(&self, _pgoff: u64) -> Option<&ControlPage> {
+        None
+    }
 
     /// A command. `writable` says whether the descriptor is.
     fn ioctl(&self, writable: bool, cmd: u32, arg: usize) -> Result<isize>;
@@ -189,12 +195,19 @@ impl<T: OpenFile> Callbacks<T> {
     ) -> c_int {
         // SAFETY: As this function's contract.
         let (content, area) = unsafe { (Self::content(file), VmaNew::from_raw(vma)) };
+        // SAFETY: The area is being set up, so its fields do not change.
+        let pgoff = (unsafe { (*vma).vm_pgoff }) as u64;
+        if let Some(control) = content.control(pgoff) {
+            // SAFETY: The content lives until the file's release, and what it lends as long.
+            return match unsafe { control.map(area) } {
+                Ok(()) => 0,
+                Err(error) => error.to_errno(),
+            };
+        }
         let faults = match content.mmap() {
             Ok(faults) => faults,
             Err(error) => return error.to_errno(),
         };
-        // SAFETY: The area is being set up, so its fields do not change.
-        let pgoff = (unsafe { (*vma).vm_pgoff }) as u64;
         // SAFETY: The file is valid, and so is its address space's inode.
         let (writable, len) = unsafe {
             let host = (*(*file).f_mapping).host;

@@ -9,6 +9,7 @@ pub(crate) mod areas;
 pub(crate) mod barrier;
 pub(crate) mod clock;
 pub(crate) mod compat;
+pub(crate) mod control;
 pub(crate) mod copies;
 pub(crate) mod direct;
 pub(crate) mod fault;

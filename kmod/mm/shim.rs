@@ -92,6 +92,11 @@ extern "C" {
     pub(super) fn ckpt_folio_to_user(to: *mut c_void, from: *mut bindings::folio) -> c_ulong;
     pub(super) fn ckpt_folio_get(folio: *mut bindings::folio);
 
+    // control.rs
+    pub(super) fn ckpt_control_page_alloc() -> *mut c_void;
+    pub(super) fn ckpt_control_page_free(page: *mut c_void);
+    pub(super) fn ckpt_control_page_get(page: *mut c_void) -> *mut bindings::page;
+
     // wait.rs
     pub(super) fn ckpt_wait_queue_init(queue: *mut bindings::wait_queue_head);
     pub(super) fn ckpt_wait_interruptible(
@@ -104,6 +109,13 @@ extern "C" {
         done: unsafe extern "C" fn(*mut c_void) -> bool,
         data: *mut c_void,
     ) -> c_int;
+    pub(super) fn ckpt_wait_timeout(
+        queue: *mut bindings::wait_queue_head,
+        done: unsafe extern "C" fn(*mut c_void) -> bool,
+        data: *mut c_void,
+        ns: u64,
+    ) -> c_int;
+    pub(super) fn ckpt_has_sleeper(queue: *mut bindings::wait_queue_head) -> bool;
     pub(super) fn ckpt_wake_all(queue: *mut bindings::wait_queue_head);
     pub(super) fn ckpt_current() -> *mut c_void;
 

@@ -68,8 +68,13 @@ impl Event {
     /// It happened.
     pub(crate) fn tell(&self) {
         self.times.fetch_add(1, Ordering::Release);
-        // SAFETY: By the invariant the queue is valid.
-        unsafe { shim::ckpt_wake_all(self.queue.get()) };
+        // SAFETY: By the invariant the queue is valid. Looking for sleepers is a full barrier:
+        // one that is not seen sees the count.
+        unsafe {
+            if shim::ckpt_has_sleeper(self.queue.get()) {
+                shim::ckpt_wake_all(self.queue.get());
+            }
+        }
     }
 
     /// Waits until it happens again. An error when a signal comes first. May sleep.
@@ -84,6 +89,21 @@ impl Event {
                 Patience::Killable => shim::ckpt_wait_killable(queue, happened, data),
             }
         })
+    }
+}
+
+impl Event {
+    /// Waits until it happens again, for so many nanoseconds at most. `ETIMEDOUT` when it has
+    /// not, `EINTR` when a signal comes first. May sleep.
+    pub(crate) fn wait_timeout(&self, seen: Seen, ns: u64) -> Result {
+        let mut wanted = Wanted { event: self, seen };
+        let data = core::ptr::from_mut(&mut wanted).cast();
+        // SAFETY: The queue is valid, and `happened` gets the `Wanted` that it expects.
+        match unsafe { shim::ckpt_wait_timeout(self.queue.get(), happened, data, ns) } {
+            0 => Ok(()),
+            error if error == -(bindings::ETIME as c_int) => Err(ETIMEDOUT),
+            _ => Err(EINTR),
+        }
     }
 }
 

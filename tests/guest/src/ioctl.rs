@@ -63,6 +63,10 @@ pub const ARENA_COMMANDS: &[Command] = &[
     command!("COMMIT", CKPT_IOC_COMMIT, ckpt_commit, first 32, flags flags, reserved reserved),
     command!("DELTA", CKPT_IOC_DELTA, ckpt_delta, flags flags, reserved reserved),
     command!("STATS", CKPT_IOC_STATS, ckpt_stats, first 120, flags flags),
+    command!("REQUEST", CKPT_IOC_REQUEST, ckpt_request, flags flags),
+    command!("ACKNOWLEDGE", CKPT_IOC_ACKNOWLEDGE, ckpt_acknowledge, flags flags, reserved reserved),
+    command!("WAIT", CKPT_IOC_WAIT, ckpt_wait, flags flags, reserved reserved),
+    command!("SUBSCRIBE", CKPT_IOC_SUBSCRIBE, ckpt_subscribe, flags flags, reserved reserved),
 ];
 
 /// Commands on a snapshot's descriptor.

@@ -11,6 +11,7 @@ mod abi;
 mod arena;
 mod cases;
 mod cgroup;
+mod consumers;
 mod cpus;
 mod credentials;
 mod device;

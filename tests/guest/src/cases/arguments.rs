@@ -139,6 +139,13 @@ impl Fixture {
                 };
                 Bytes::extended(&thaw, len)
             }
+            abi::CKPT_IOC_ACKNOWLEDGE => {
+                let said = abi::ckpt_acknowledge {
+                    level: abi::CKPT_LEVEL_DURABLE,
+                    ..abi::ckpt_acknowledge::ZERO
+                };
+                Bytes::extended(&said, len)
+            }
             _ => Bytes::zeroed(len),
         };
         bytes.put_u32(0, len as u32);
@@ -151,6 +158,7 @@ impl Fixture {
         let fd_offset = match command.number {
             abi::CKPT_IOC_CREATE => std::mem::offset_of!(abi::ckpt_create, fd),
             abi::CKPT_IOC_OPEN => std::mem::offset_of!(abi::ckpt_open, fd),
+            abi::CKPT_IOC_SUBSCRIBE => std::mem::offset_of!(abi::ckpt_subscribe, snapshot_fd),
             _ => return Ok(()),
         };
         let fd = argument.get_u32(fd_offset) as i32;

@@ -11,6 +11,7 @@ use crate::failure::Outcome;
 use crate::runner::Test;
 
 mod access;
+mod acknowledge;
 mod adaptive;
 mod advice;
 mod arguments;
@@ -33,6 +34,7 @@ mod module;
 mod open;
 mod poll;
 mod pread;
+mod request;
 mod reserve;
 mod shadow;
 mod sharing;
@@ -40,6 +42,7 @@ mod snapshot;
 mod sparse;
 mod starved;
 mod stats;
+mod subscribe;
 mod threads;
 mod version;
 mod views;
@@ -74,6 +77,9 @@ pub fn all() -> Vec<&'static Test> {
         dump::TESTS,
         dma::TESTS,
         memcg::TESTS,
+        request::TESTS,
+        acknowledge::TESTS,
+        subscribe::TESTS,
         fuzz::TESTS,
         fuzz_processes::TESTS,
         first_touch::TESTS,

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
+use crate::arena::Arena;
 use crate::cpus;
 use crate::device::Device;
 use crate::device::PAGE;
@@ -19,6 +20,7 @@ use crate::oracle::threads::Seen;
 use crate::oracle::threads::Tracked;
 use crate::oracle::threads::Watcher;
 use crate::process::Peer;
+use crate::rng::Rng;
 use crate::runner::Test;
 use crate::scratch::DirectFile;
 use crate::tests;
@@ -31,6 +33,7 @@ use crate::writer::write_until;
 pub const TESTS: &[Test] = tests![
     90 => a_writer_that_never_leaves_its_processor_loses_nothing,
     90 => a_write_by_the_kernel_that_a_commit_overtakes_is_not_lost,
+    90 => a_page_that_is_unmapped_while_a_commit_looks_at_it_is_not_lost,
     90 => writers_of_every_kind_lose_nothing,
     90 => writers_in_other_processes_lose_nothing,
     90 => reads_from_disk_lose_nothing,
@@ -146,6 +149,83 @@ fn a_write_by_the_kernel_that_a_commit_overtakes_is_not_lost(options: &Options) 
     )?;
     let watched = Watched::new(2, false)?;
     torture(&watched, &[Style::VmWrite], 5000, options.seed)
+}
+
+// The entry that a commit is about to look at goes, and with it what the processor wrote into it.
+fn a_page_that_is_unmapped_while_a_commit_looks_at_it_is_not_lost(options: &Options) -> Outcome {
+    diag!("seed {}", options.seed);
+    let processors = cpus::available()?;
+    for elsewhere in [false, true] {
+        let arena = Device::open()?.create("dropped", 1)?;
+        let map = arena.map_all()?;
+        // Mapped in another process as well, it is tracked in another way.
+        let other = match elsewhere {
+            true => Some(Peer::start(|link| {
+                let _map = arena.map_all()?;
+                link.send_number(0)?;
+                link.receive().map(drop)
+            })?),
+            false => None,
+        };
+        if let Some(other) = &other {
+            other.link.receive_number()?;
+        }
+        let (stored, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        let outcome = std::thread::scope(|scope| {
+            cpus::pin_to(processors[0])?;
+            let writer = scope.spawn(|| {
+                cpus::pin_to(processors[1 % processors.len()])?;
+                let mut rng = Rng::new(options.seed);
+                for number in 1.. {
+                    map.store_word(0, number);
+                    stored.store(number, Ordering::Release);
+                    for _ in 0..rng.below(1500) {
+                        std::hint::spin_loop();
+                    }
+                    if rng.chance(1, 3) {
+                        map.advise(0, 1, libc::MADV_DONTNEED)?;
+                    }
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+                Ok::<_, Failure>(())
+            });
+            let outcome = commit_after_stores(&arena, &stored, 10_000, processors.len() == 1);
+            stop.store(true, Ordering::Relaxed);
+            writer
+                .join()
+                .map_err(|_| Failure::new("the writer panicked"))??;
+            outcome
+        });
+        if let Some(other) = other {
+            other.kill()?;
+        }
+        outcome?;
+    }
+    Ok(())
+}
+
+/// Commits whenever page 0 was stored to. Each of these commits has to tell of it. When
+/// `alone`, the one processor is the writer's, too.
+fn commit_after_stores(arena: &Arena, stored: &AtomicU64, commits: usize, alone: bool) -> Outcome {
+    for _ in 0..commits {
+        let last = stored.load(Ordering::Acquire);
+        while stored.load(Ordering::Acquire) == last {
+            match alone {
+                true => std::thread::yield_now(),
+                false => std::hint::spin_loop(),
+            }
+        }
+        let commit = arena.commit()?;
+        ensure!(
+            arena.delta(commit.epoch - 1)?.has(0),
+            "UNFORGIVABLE: the page was stored to before commit {} and is clean since {}",
+            commit.epoch,
+            commit.epoch - 1
+        );
+    }
+    Ok(())
 }
 
 fn writers_of_every_kind_lose_nothing(options: &Options) -> Outcome {
