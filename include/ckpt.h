@@ -321,6 +321,19 @@ uint64_t ckpt_epoch(ckpt_t *ctx);
 uint64_t ckpt_durable(ckpt_t *ctx);
 
 /*
+ * 1 while somebody outside asks for a commit (`ckptctl commit`, `ckptctl pull`), else 0. A program
+ * that looks here at its safe points, and commits when it is asked, answers him.
+ */
+int ckpt_pending(ckpt_t *ctx);
+
+/*
+ * The word behind it, for loops in which a call would cost too much: it is not zero then. Read it
+ * through the pointer each time, which is one load. Valid until ckpt_close(). NULL if ctx is not
+ * open.
+ */
+const volatile uint32_t *ckpt_pending_word(ckpt_t *ctx);
+
+/*
  * The generation: 16 random bytes made anew by each start, restore or not. A program that
  * hands out tokens can tell by it that it was restored in between.
  */

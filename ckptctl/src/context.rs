@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicU32;
 use std::thread;
 use std::thread::JoinHandle;
 use std::thread::ThreadId;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use crate::arena::Arena;
 use crate::arena::Heap;
 use crate::arena::RegionSpec;
+use crate::control::Control;
 use crate::error::Error;
 use crate::hooks::Hook;
 use crate::hooks::Hooks;
@@ -79,6 +81,7 @@ struct Shared {
     restored: Option<u64>,
     recovery: Recovery,
     tracker: &'static str,
+    control: Control,
 }
 
 /// The arena as the library changes it.
@@ -264,6 +267,18 @@ impl Context {
             writer_waits: costs.writer_waits,
             ..self.shared.queue.stats()
         })
+    }
+
+    /// Whether somebody outside asks for a commit (`ckptctl commit`, `ckptctl pull`): a program
+    /// that looks here now and then and commits at its next safe point answers. Costs one load.
+    pub fn pending(&self) -> bool {
+        self.shared.control.is_pending()
+    }
+
+    /// The word behind [`Context::pending`], which is not zero then. It is there until the
+    /// context and all its clones are closed.
+    pub fn pending_word(&self) -> &AtomicU32 {
+        self.shared.control.pending()
     }
 
     /// When a commit returns.

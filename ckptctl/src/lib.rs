@@ -9,6 +9,7 @@
 
 pub mod arena;
 mod context;
+pub mod control;
 mod error;
 mod hooks;
 mod identity;

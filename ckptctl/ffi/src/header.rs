@@ -241,6 +241,12 @@ unsafe extern "C" {
     pub fn ckpt_durable(ctx: *mut ckpt_t) -> u64;
 }
 unsafe extern "C" {
+    pub fn ckpt_pending(ctx: *mut ckpt_t) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn ckpt_pending_word(ctx: *mut ckpt_t) -> *const u32;
+}
+unsafe extern "C" {
     pub fn ckpt_generation(ctx: *mut ckpt_t, generation: *mut u8) -> ::core::ffi::c_int;
 }
 unsafe extern "C" {

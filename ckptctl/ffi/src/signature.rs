@@ -56,6 +56,8 @@ functions! {
     ckpt_restored_epoch in state(_);
     ckpt_epoch in state(_);
     ckpt_durable in state(_);
+    ckpt_pending in state(_);
+    ckpt_pending_word in state(_);
     ckpt_generation in state(_, _);
     ckpt_hook in hook(_, _, _, _);
     ckpt_tracker in state(_);

@@ -46,6 +46,22 @@ pub extern "C" fn ckpt_durable(ctx: *mut ckpt_t) -> u64 {
     })
 }
 
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_pending(ctx: *mut ckpt_t) -> c_int {
+    value(0, || {
+        let context = Handle::from_pointer(ctx).context()?;
+        Ok(context.pending().into())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_pending_word(ctx: *mut ckpt_t) -> *const u32 {
+    value(std::ptr::null(), || {
+        let context = Handle::from_pointer(ctx).context()?;
+        Ok(context.pending_word().as_ptr().cast_const())
+    })
+}
+
 /// # Safety
 ///
 /// As the header says: `generation` is NULL or writable for 16 bytes.

@@ -13,6 +13,7 @@ pub(crate) use heap::Heap;
 
 use crate::error::Error;
 use crate::store::RegionEntry;
+use crate::sys::device::ArenaFd;
 use crate::sys::memory::PAGE;
 use crate::track::Committed;
 use crate::track::Frozen;
@@ -222,6 +223,11 @@ impl Arena {
     ) -> Result<Frozen, Error> {
         let used = self.used();
         self.tracker.commit_with_snapshot(&used, since, whole)
+    }
+
+    /// The module's arena, if it is one.
+    pub(crate) fn fd(&self) -> Option<&ArenaFd> {
+        self.tracker.arena()
     }
 
     /// What snapshots have cost the program.

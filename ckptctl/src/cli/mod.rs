@@ -17,6 +17,7 @@ mod output;
 mod program;
 mod restarts;
 mod supervisor;
+mod target;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,7 @@ verbs! {
     Doctor in doctor,
     Run in run,
     Ps in ps,
+    Commit in commit,
     Log in log,
     Show in show,
     Verify in verify,

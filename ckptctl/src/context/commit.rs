@@ -132,6 +132,7 @@ impl Context {
             Frozen::Refused(why) => return Ok(Err(why)),
         };
         let closed_at = Instant::now();
+        self.shared.control.closed(committed.epoch);
         let meta = self.shared.meta(&mut inner, committed, Kind::Commit, None);
         let job = Job {
             meta,
@@ -166,6 +167,7 @@ impl Context {
             let mut inner = self.inner()?;
             let committed = inner.arena.commit()?;
             let closed_at = Instant::now();
+            shared.control.closed(committed.epoch);
             let parent = shared.queue.durable();
             let meta = shared.meta(&mut inner, committed, Kind::Commit, parent);
             let delta = inner.arena.delta(shared.queue.saved());
@@ -175,6 +177,7 @@ impl Context {
             let info = shared.queue.saved_now(committed, closed_at, saved)?;
             (committed, info)
         };
+        shared.control.saved(info.epoch);
         self.in_hooks(|| hooks.after_commit(self, info.epoch));
         shared.queue.told(info.epoch);
         Ok(CommitReport {
@@ -247,7 +250,9 @@ impl worker::Place for Arc<Shared> {
     }
 
     fn append(&self, meta: &CommitMeta, snapshot: &mut dyn Snapshot) -> Result<CommitInfo, Error> {
-        lock(&self.chain_end).append_snapshot(meta, snapshot)
+        let info = lock(&self.chain_end).append_snapshot(meta, snapshot)?;
+        self.control.saved(info.epoch);
+        Ok(info)
     }
 
     fn tell(&self, hooks: &Hooks, epoch: u64) {

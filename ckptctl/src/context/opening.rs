@@ -12,6 +12,7 @@ use super::Shared;
 use super::lock;
 use crate::arena::Arena;
 use crate::arena::Heap;
+use crate::control::Control;
 use crate::error::Error;
 use crate::identity;
 use crate::options::Options;
@@ -93,6 +94,7 @@ impl Context {
                 arena
             }
         };
+        let control = Control::open(arena.fd(), &dir);
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner {
                 arena,
@@ -113,6 +115,7 @@ impl Context {
             restored,
             recovery,
             tracker: tracker_name,
+            control,
         });
         if meta.is_some() {
             shared.note_restore()?;
@@ -149,6 +152,8 @@ impl Shared {
         let meta = self.meta(&mut inner, committed, Kind::Restore, self.restored);
         let info = lock(&self.chain_end).append_empty(&meta)?;
         self.queue.begin_with(info.epoch);
+        self.control.closed(info.epoch);
+        self.control.saved(info.epoch);
         Ok(())
     }
 }

@@ -24,7 +24,7 @@ pub const PATH: &CStr = abi::CKPT_DEVICE_PATH;
 ///
 /// `repr(C)`, without padding, of integers and arrays of them, as the kernel has it, and
 /// `COMMAND` takes it.
-unsafe trait Argument: Copy {
+pub(super) unsafe trait Argument: Copy {
     const COMMAND: u32;
 }
 
@@ -47,12 +47,17 @@ arguments! {
     ckpt_commit: CKPT_IOC_COMMIT,
     ckpt_delta: CKPT_IOC_DELTA,
     ckpt_stats: CKPT_IOC_STATS,
+    ckpt_request: CKPT_IOC_REQUEST,
+    ckpt_acknowledge: CKPT_IOC_ACKNOWLEDGE,
+    ckpt_wait: CKPT_IOC_WAIT,
+    ckpt_subscribe: CKPT_IOC_SUBSCRIBE,
+    ckpt_snapshot: CKPT_IOC_SNAPSHOT,
     ckpt_gather: CKPT_IOC_GATHER,
     ckpt_thaw: CKPT_IOC_THAW,
 }
 
 /// A zeroed argument that knows its size.
-fn argument<T: Argument>() -> T {
+pub(super) fn argument<T: Argument>() -> T {
     // SAFETY: `Argument` types are integers and arrays, for which zero bytes are valid, and
     // begin with their size as a `u32`.
     unsafe {
@@ -62,7 +67,7 @@ fn argument<T: Argument>() -> T {
     }
 }
 
-fn command<T: Argument>(fd: BorrowedFd<'_>, value: &mut T) -> io::Result<()> {
+pub(super) fn command<T: Argument>(fd: BorrowedFd<'_>, value: &mut T) -> io::Result<()> {
     call(Call::Ioctl(T::COMMAND), || {
         loop {
             // SAFETY: The command takes a `T`, which is valid for reading and writing. What
@@ -83,6 +88,12 @@ fn command<T: Argument>(fd: BorrowedFd<'_>, value: &mut T) -> io::Result<()> {
 /// The device, open.
 #[derive(Debug)]
 pub struct Device(OwnedFd);
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl Device {
     /// Opens `/dev/ckpt`.
@@ -144,6 +155,16 @@ impl AsFd for ArenaFd {
 }
 
 impl ArenaFd {
+    /// A descriptor that the module has given.
+    pub(super) fn new(fd: OwnedFd) -> ArenaFd {
+        ArenaFd(fd)
+    }
+
+    /// Another descriptor of the same.
+    pub fn try_clone(&self) -> io::Result<ArenaFd> {
+        self.0.try_clone().map(ArenaFd)
+    }
+
     /// Charges RLIMIT_MEMLOCK so that `pages` pages in all can be touched.
     pub fn reserve(&self, pages: u64) -> io::Result<()> {
         let mut reserve = argument::<abi::ckpt_reserve>();
@@ -223,6 +244,11 @@ impl AsFd for SnapshotFd {
 }
 
 impl SnapshotFd {
+    /// A descriptor that the module has given.
+    pub(super) fn new(fd: OwnedFd) -> SnapshotFd {
+        SnapshotFd(fd)
+    }
+
     /// Hands over pages from `start` on, as many as fit: their content in `buffer`, which takes
     /// `1 << page_shift` bytes for each; calls `each` with their runs: first page, number. They
     /// are thawed. Returns where to go on, if there is more.

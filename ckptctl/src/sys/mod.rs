@@ -10,6 +10,8 @@ pub mod abi;
 pub mod child;
 #[cfg(feature = "cli")]
 pub mod clock;
+pub mod consumers;
+pub mod control;
 pub mod device;
 pub mod file;
 mod gate;

@@ -9,6 +9,7 @@ use std::io;
 use std::ops::Range;
 
 use crate::error::Error;
+use crate::sys::device::ArenaFd;
 use crate::sys::memory::Mapping;
 
 /// Pages of an arena: first, and behind the last.
@@ -52,6 +53,11 @@ pub trait Tracker: Send {
     /// The pages that changed after epoch `since` and up to the last commit: ascending,
     /// disjoint. May name pages that did not; never misses one that did.
     fn delta(&mut self, since: u64) -> Result<Vec<PageRange>, Error>;
+
+    /// The arena of the module, if there is one behind it.
+    fn arena(&self) -> Option<&ArenaFd> {
+        None
+    }
 
     /// What snapshots have cost the program since the arena was made.
     fn snapshot_costs(&self) -> Result<SnapshotCosts, Error> {

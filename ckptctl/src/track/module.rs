@@ -129,6 +129,10 @@ impl Tracker for Module {
         Ok(ranges)
     }
 
+    fn arena(&self) -> Option<&ArenaFd> {
+        Some(&self.arena)
+    }
+
     fn snapshot_costs(&self) -> Result<SnapshotCosts, Error> {
         let stats = self
             .arena

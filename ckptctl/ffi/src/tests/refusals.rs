@@ -19,7 +19,7 @@ pub fn refusals(ctx: *mut ckpt_t, errno: c_int) -> Vec<(&'static str, bool)> {
     let name = c"r".as_ptr();
     let mut stats = stats_to_fill();
     // SAFETY: Whatever the context is, the other arguments are as the header says.
-    let calls: [(&'static str, &mut dyn FnMut() -> bool); 22] = unsafe {
+    let calls: [(&'static str, &mut dyn FnMut() -> bool); 24] = unsafe {
         [
             ("ckpt_close", &mut || ckpt_close(ctx) == -errno),
             ("ckpt_region", &mut || {
@@ -59,6 +59,10 @@ pub fn refusals(ctx: *mut ckpt_t, errno: c_int) -> Vec<(&'static str, bool)> {
             ("ckpt_restored_epoch", &mut || ckpt_restored_epoch(ctx) == 0),
             ("ckpt_epoch", &mut || ckpt_epoch(ctx) == 0),
             ("ckpt_durable", &mut || ckpt_durable(ctx) == 0),
+            ("ckpt_pending", &mut || ckpt_pending(ctx) == 0),
+            ("ckpt_pending_word", &mut || {
+                ckpt_pending_word(ctx).is_null()
+            }),
             ("ckpt_generation", &mut || {
                 ckpt_generation(ctx, bytes.as_mut_ptr()) == -errno
             }),
