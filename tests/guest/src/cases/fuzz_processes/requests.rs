@@ -77,6 +77,31 @@ impl Worker<'_> {
                 }
                 Bytes::extended(&gather, len)
             }
+            abi::CKPT_IOC_ACKNOWLEDGE => {
+                let said = abi::ckpt_acknowledge {
+                    epoch: rng.below(6) as u64,
+                    level: rng.below(3) as u32,
+                    ..abi::ckpt_acknowledge::ZERO
+                };
+                Bytes::extended(&said, len)
+            }
+            abi::CKPT_IOC_WAIT => {
+                let wait = abi::ckpt_wait {
+                    epoch: rng.below(6) as u64,
+                    timeout_ns: rng.below(1000) as u64,
+                    level: rng.below(3) as u32,
+                    ..abi::ckpt_wait::ZERO
+                };
+                Bytes::extended(&wait, len)
+            }
+            abi::CKPT_IOC_SUBSCRIBE => {
+                let subscribe = abi::ckpt_subscribe {
+                    since: rng.below(4) as u64,
+                    reserve_pages: rng.below(6) as u64,
+                    ..abi::ckpt_subscribe::ZERO
+                };
+                Bytes::extended(&subscribe, len)
+            }
             abi::CKPT_IOC_THAW => {
                 let thaw = abi::ckpt_thaw {
                     pgoff: rng.below(PAGES_MOST) as u64,

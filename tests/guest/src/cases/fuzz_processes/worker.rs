@@ -22,6 +22,7 @@ use nix::unistd::ForkResult;
 use nix::unistd::fork;
 
 use super::super::fuzz::argument;
+use super::super::fuzz::keep_short;
 use super::super::fuzz::number;
 use super::Canaries;
 use crate::abi;
@@ -229,6 +230,7 @@ impl Worker<'_> {
             let value = number(&mut self.rng);
             bytes.put_u32(offset, value as u32);
         }
+        keep_short(&command, &mut bytes);
         // Nowhere else may the kernel write.
         for offset in pointers_of(&command) {
             let target = match self.rng.below(12) {
@@ -242,7 +244,11 @@ impl Worker<'_> {
         }
         let brings_descriptor = matches!(
             command.number,
-            abi::CKPT_IOC_CREATE | abi::CKPT_IOC_OPEN | abi::CKPT_IOC_COMMIT
+            abi::CKPT_IOC_CREATE
+                | abi::CKPT_IOC_OPEN
+                | abi::CKPT_IOC_COMMIT
+                | abi::CKPT_IOC_SUBSCRIBE
+                | abi::CKPT_IOC_WAIT
         );
         let address = match self.rng.below(40) {
             0 => self.somewhere(brings_descriptor),
@@ -309,6 +315,10 @@ impl Worker<'_> {
                 if flags & abi::CKPT_COMMIT_SNAPSHOT != 0 {
                     table.snapshots.extend(take(offset));
                 }
+            }
+            abi::CKPT_IOC_SUBSCRIBE => {
+                let offset = std::mem::offset_of!(abi::ckpt_subscribe, snapshot_fd);
+                table.snapshots.extend(take(offset));
             }
             abi::CKPT_IOC_LIST => {
                 drop(table);
