@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A context: one arena, one chain, and what moves state between them.
 
+mod callers;
 mod commit;
 mod opening;
 
@@ -11,9 +12,7 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU32;
-use std::thread;
 use std::thread::JoinHandle;
-use std::thread::ThreadId;
 use std::time::Duration;
 
 use crate::arena::Arena;
@@ -31,7 +30,7 @@ use crate::saving::Stats;
 use crate::store::Identity;
 use crate::store::Recovery;
 use crate::sys::memory::PAGE;
-use crate::sys::process;
+pub(crate) use callers::Callers;
 pub use commit::CommitReport;
 
 /// log2 of the bytes of a page.
@@ -59,23 +58,19 @@ struct Open {
 /// # Locks
 ///
 /// `turn` first, then `hooks`, or `inner` and then `chain_end`. The queue's own lock may be
-/// taken under any of them, `in_hooks` as well. Hooks before a commit run with `turn` alone,
+/// taken under any of them, that of `callers` as well. Hooks before a commit run with `turn` alone,
 /// hooks behind one with `turn` or, in the library's own thread, without any.
 struct Shared {
     inner: Mutex<Inner>,
     chain_end: Mutex<ChainEnd>,
-    queue: Queue,
+    queue: Arc<Queue>,
     hooks: Mutex<Hooks>,
     /// Held by the thread that commits.
     turn: Mutex<()>,
-    /// Threads that are in a hook.
-    in_hooks: Mutex<Vec<ThreadId>>,
+    callers: Arc<Callers>,
     worker: Mutex<Option<JoinHandle<()>>>,
     saving: Saving,
     dir: PathBuf,
-    owner: u32,
-    /// [`process::forks`] when it was opened.
-    forks: u32,
     identity: Identity,
     generation: [u8; 16],
     restored: Option<u64>,
@@ -110,33 +105,22 @@ impl Context {
 
     /// Runs hooks, with the thread marked so that it cannot wait for itself.
     fn in_hooks<T>(&self, run: impl FnOnce() -> T) -> T {
-        struct Unmark<'a>(&'a Mutex<Vec<ThreadId>>);
-        impl Drop for Unmark<'_> {
-            fn drop(&mut self) {
-                let mut threads = lock(self.0);
-                let this = thread::current().id();
-                if let Some(at) = threads.iter().rposition(|&thread| thread == this) {
-                    threads.remove(at);
-                }
-            }
-        }
-        let threads = &self.shared.in_hooks;
-        lock(threads).push(thread::current().id());
-        let _unmark = Unmark(threads);
-        run()
+        self.shared.callers.in_hooks(run)
     }
 
     /// True in a hook that this thread runs.
     pub fn in_hook(&self) -> bool {
-        lock(&self.shared.in_hooks).contains(&thread::current().id())
+        self.shared.callers.in_hook()
     }
 
     fn refuse_in_hooks(&self, what: &'static str) -> Result<(), Error> {
-        self.check_process()?;
-        match self.in_hook() {
-            true => Err(Error::FromHook(what)),
-            false => Ok(()),
-        }
+        self.shared.callers.refuse_in_hooks(what)
+    }
+
+    /// What outputs have to do with: commits on their way, and who may call.
+    pub(crate) fn for_outputs(&self) -> (Arc<Queue>, Arc<Callers>) {
+        let shared = &self.shared;
+        (Arc::clone(&shared.queue), Arc::clone(&shared.callers))
     }
 
     /// Registers a hook behind those that are there.
@@ -304,10 +288,7 @@ impl Context {
 
 impl Shared {
     fn check_process(&self) -> Result<(), Error> {
-        match process::forks() == self.forks {
-            true => Ok(()),
-            false => Err(Error::Forked { owner: self.owner }),
-        }
+        self.callers.check_process()
     }
 }
 
@@ -326,6 +307,7 @@ impl Drop for Open {
             let _ = worker.join();
         }
         // Nothing is on its way any more.
+        self.shared.queue.ended();
         let saved = self.shared.queue.wait(0, Some(Duration::ZERO));
         if let (Err(error), false) = (saved, *lock(&self.told)) {
             let dir = self.shared.dir.display();

@@ -204,6 +204,16 @@ pub enum Error {
     #[error("no {0} bytes left in the heap: reserve more when the arena is made (arena_bytes)")]
     HeapFull(usize),
 
+    /// No more outputs can be held.
+    #[error(
+        "{0} outputs are held already, which is the limit: take those that are released, or commit so that others are, before holding more"
+    )]
+    OutputsFull(usize),
+
+    /// There will be no more outputs.
+    #[error("the context was closed and has no outputs any more: stop waiting, or open it again")]
+    OutputsEnded,
+
     /// The system refused something else.
     #[error("cannot {doing}: {source}")]
     System {
@@ -234,6 +244,8 @@ impl Error {
             Error::Forked { .. } => libc::EPERM,
             Error::RegionType { .. } => libc::EEXIST,
             Error::NoRegion(_) => libc::ENOENT,
+            Error::OutputsFull(_) => libc::EAGAIN,
+            Error::OutputsEnded => libc::ESHUTDOWN,
             Error::RegionFull { .. } | Error::ArenaFull { .. } | Error::TooManyRegions(_) => {
                 libc::ENOSPC
             }

@@ -127,6 +127,7 @@ impl Context {
         // A hook behind a commit runs in the thread that thaws, and may write to the arena.
         let whole = hooks.any_after_commit();
         let mut inner = self.inner()?;
+        self.shared.queue.closing_now();
         let (committed, snapshot) = match inner.arena.commit_with_snapshot(room.since, whole)? {
             Frozen::Made(committed, snapshot) => (committed, snapshot),
             Frozen::Refused(why) => return Ok(Err(why)),
@@ -165,6 +166,7 @@ impl Context {
         let shared = &self.shared;
         let (committed, info) = {
             let mut inner = self.inner()?;
+            shared.queue.closing_now();
             let committed = inner.arena.commit()?;
             let closed_at = Instant::now();
             shared.control.closed(committed.epoch);

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 
+use super::Callers;
 use super::Context;
 use super::Inner;
 use super::Open;
@@ -101,15 +102,13 @@ impl Context {
                 heap: Heap::new(),
             }),
             chain_end: Mutex::new(ChainEnd::new(dir.clone(), writer)),
-            queue: Queue::new(highest, restored),
+            queue: Arc::new(Queue::new(highest, restored)),
             hooks: Mutex::new(options.hooks),
             turn: Mutex::new(()),
-            in_hooks: Mutex::default(),
+            callers: Arc::new(Callers::new()),
             worker: Mutex::default(),
             saving,
             dir,
-            owner: std::process::id(),
-            forks: process::forks(),
             identity,
             generation,
             restored,

@@ -12,9 +12,11 @@
 //! arena.
 
 pub(crate) mod chain_end;
+mod closings;
 mod numbers;
 pub(crate) mod queue;
 mod stats;
+pub(crate) mod watch;
 pub(crate) mod worker;
 
 use std::env;

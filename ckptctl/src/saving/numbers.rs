@@ -72,6 +72,11 @@ impl Numbers {
         self.saved
     }
 
+    /// The newest durable epoch of which hooks have been told.
+    pub(super) fn told(&self) -> u64 {
+        self.told
+    }
+
     pub(super) fn parent(&self) -> Option<u64> {
         self.parent
     }

@@ -7,13 +7,18 @@ use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::Weak;
 use std::time::Duration;
 use std::time::Instant;
 
 use super::IN_FLIGHT_MAX;
 use super::Stats;
+use super::closings::Closings;
 use super::numbers::Fate;
 use super::numbers::Numbers;
+use super::watch::Durable;
+use super::watch::Watch;
+use super::watch::Watchers;
 use crate::error::Error;
 use crate::hooks::Hooks;
 use crate::store::CommitInfo;
@@ -48,10 +53,12 @@ pub(crate) struct Room {
 pub(crate) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
+    watchers: Watchers,
 }
 
 struct State {
     numbers: Numbers,
+    closings: Closings,
     jobs: VecDeque<Job>,
     closing: bool,
     stats: Stats,
@@ -63,11 +70,13 @@ impl Queue {
         Queue {
             state: Mutex::new(State {
                 numbers: Numbers::new(highest, parent),
+                closings: Closings::default(),
                 jobs: VecDeque::new(),
                 closing: false,
                 stats: Stats::default(),
             }),
             changed: Condvar::new(),
+            watchers: Watchers::default(),
         }
     }
 
@@ -151,6 +160,32 @@ impl Queue {
         })
     }
 
+    /// The thread whose turn it is to commit is about to close an epoch.
+    pub(crate) fn closing_now(&self) {
+        self.lock().closings.begin();
+    }
+
+    /// Number of the next attempt to close an epoch: what the caller has written is in the
+    /// epoch that this one closes, or a later one.
+    pub(crate) fn next_closing(&self) -> u64 {
+        self.lock().closings.next()
+    }
+
+    /// What is durable, hooks told.
+    pub(crate) fn durable_so_far(&self) -> Durable {
+        self.lock().durable_so_far()
+    }
+
+    /// The newest epoch that was closed, whatever becomes of it.
+    pub(crate) fn closed(&self) -> u64 {
+        self.lock().numbers.closed()
+    }
+
+    /// Tells somebody, from now on, what becomes durable.
+    pub(crate) fn watch(&self, watcher: Weak<dyn Watch>) {
+        self.watchers.add(watcher);
+    }
+
     /// Puts a commit in, which was closed with this room's snapshot.
     ///
     /// # Errors
@@ -162,6 +197,7 @@ impl Queue {
         let pushed = state.numbers.push(epoch, room.since, room.failures);
         state.note_closed(committed);
         if pushed {
+            state.closings.closed(epoch);
             state.jobs.push_back(job);
             drop(state);
             self.changed.notify_all();
@@ -203,14 +239,20 @@ impl Queue {
 
     /// Hooks have been told of the commit that became durable.
     pub(crate) fn told(&self, epoch: u64) {
-        self.lock().numbers.tell(epoch);
+        let mut state = self.lock();
+        state.numbers.tell(epoch);
+        state.closings.tell(epoch);
+        let now = state.durable_so_far();
+        drop(state);
         self.changed.notify_all();
+        self.watchers.tell(|watcher| watcher.durable(now));
     }
 
     /// The commit that `next` gave could not be saved: it and those behind it are given up.
     pub(crate) fn failed(&self, error: Error) {
         let mut state = self.lock();
         state.stats.given_up += state.numbers.fail(Arc::new(error)) as u64;
+        state.closings.fail();
         let given_up = std::mem::take(&mut state.jobs);
         drop(state);
         self.changed.notify_all();
@@ -246,6 +288,7 @@ impl Queue {
         match saved {
             Ok(info) => {
                 state.numbers.save_now(epoch, None);
+                state.closings.closed(epoch);
                 state.note_durable(&info, closed_at);
                 Ok(info)
             }
@@ -300,9 +343,27 @@ impl Queue {
         self.lock().closing = true;
         self.changed.notify_all();
     }
+
+    /// What is not durable was taken back. Nothing is on its way.
+    #[cfg_attr(not(test), expect(dead_code, reason = "nothing takes state back yet"))]
+    pub(crate) fn taken_back(&self) {
+        self.watchers.tell(|watcher| watcher.taken_back());
+    }
+
+    /// The thread that saves has ended, and so has the context.
+    pub(crate) fn ended(&self) {
+        self.watchers.tell(|watcher| watcher.ended());
+    }
 }
 
 impl State {
+    fn durable_so_far(&self) -> Durable {
+        Durable {
+            epoch: self.numbers.told(),
+            closing: self.closings.durable(),
+        }
+    }
+
     fn note_closed(&mut self, committed: Committed) {
         let stats = &mut self.stats;
         stats.commits += 1;

@@ -16,6 +16,8 @@ pub(crate) enum Call {
     Unmap,
     /// `getrandom(2)`.
     Random,
+    /// `eventfd2(2)`.
+    Event,
     /// `pthread_create(3)`.
     Thread,
     /// A snapshot, which only the module makes by a call.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Every system call of this crate.
 //!
-//! The calls of the chain are in [`file`], the others in [`device`], [`memory`], [`process`]
-//! and [`thread`]. Both kinds go through a gate, at which a test can make any call fail. What
+//! The calls of the chain are in [`file`], the others in [`device`], [`event`], [`memory`],
+//! [`process`] and [`thread`]. Both kinds go through a gate, at which a test can make any call fail. What
 //! only the tool needs, to run other programs, does not.
 
 pub mod abi;
@@ -13,6 +13,7 @@ pub mod clock;
 pub mod consumers;
 pub mod control;
 pub mod device;
+pub mod event;
 pub mod file;
 mod gate;
 #[cfg(feature = "cli")]

@@ -5,6 +5,7 @@ mod background;
 mod disk;
 mod failing_saves;
 mod heap;
+mod outputs;
 mod power_failure;
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::thread;
 
 use nix::libc;
 
