@@ -37,8 +37,8 @@
  *   ckpt_commit() returns when the epoch is closed: from then on the program may change its
  *   state, and what it had at that moment is saved by a thread of the library's. The epoch is
  *   durable when that is done, a little later: it survives a crash and a power cut then, and not
- *   before. What must not be said before it is safe waits for it: ckpt_wait(), a hook
- *   CKPT_AFTER_COMMIT, or ckpt_commit_sync() in place of ckpt_commit(). An epoch that was not
+ *   before. What must not be said before it is safe waits for it: ckpt_wait(), ckpt_output_hold(), a
+ *   hook CKPT_AFTER_COMMIT, or ckpt_commit_sync() in place of ckpt_commit(). An epoch that was not
  *   durable when the program died was never there, and its number is given again.
  *
  *   Up to CKPT_IN_FLIGHT_MAX commits can be on their way to the disk. A program that commits
@@ -279,6 +279,90 @@ int ckpt_commit_sync(ckpt_t *ctx, struct ckpt_commit_info *info);
  *   -EDEADLK    called from a hook
  */
 int ckpt_wait(ckpt_t *ctx, uint64_t epoch, int timeout_ms);
+
+/*
+ * OUTPUT COMMIT
+ *
+ * What a program says depends on state: a reply to a client, a line on a terminal, an order to a
+ * machine. When the program dies before that state is durable, it goes on from an earlier one and
+ * knows nothing of what it said. So it gives its outputs to these functions, which give them
+ * back when they are safe:
+ *
+ *     ckpt_outputs_t *outputs;
+ *     ckpt_output_open(ctx, 1000, &outputs);
+ *     ...
+ *     change the state;
+ *     ckpt_output_hold(outputs, 0, reply);
+ *     ...
+ *     ckpt_commit(ctx, NULL);
+ *     ...
+ *     while (ckpt_output_next(outputs, 0, &reply) == 0)
+ *             send(reply);
+ *
+ * An output is a pointer that the library only keeps. An event loop waits for ckpt_output_fd()
+ * among its other descriptors; a program with threads has one that waits in ckpt_output_next().
+ *
+ * ORDER
+ *   Outputs come back in the order in which they were given, each when what it depends on, and what
+ *   those before it depend on, is durable and hooks CKPT_AFTER_COMMIT have run: when ckpt_wait()
+ *   would return 0. A commit that fails loses none: they are safe with the next one that does not.
+ *
+ * THREADS
+ *   Any function may be called from any thread, and from hooks; only a ckpt_output_next() that
+ *   would wait is refused there. When several threads take outputs, each gets other ones.
+ */
+typedef struct ckpt_outputs ckpt_outputs_t;
+
+/*
+ * Makes a place for outputs of this context, limit at most, those that are released and not
+ * taken among them. A context may have several, each with an order of its own. On success
+ * *outputs is the place, else NULL.
+ *
+ *   -EINVAL  outputs is NULL, or limit 0
+ *   -EMFILE, -ENFILE  no descriptor for it
+ */
+int ckpt_output_open(ckpt_t *ctx, size_t limit, ckpt_outputs_t **outputs);
+
+/*
+ * Holds an output until an epoch is durable: one that ckpt_commit() told, or 0 for the next one.
+ *
+ * With 0 it depends on all that the calling thread has written so far, committed or not. It is
+ * safe with the first commit that begins after this call and becomes durable. One that another
+ * thread is making at this moment may be too early to have what was written, and does not count.
+ *
+ *   -EAGAIN     there are as many as the limit allows. It does not wait for room, as who holds
+ *               an output often is the one who would make it: commit, or take what is released
+ *   -EINVAL     the epoch was not committed yet
+ *   -ESHUTDOWN  the context was closed
+ */
+int ckpt_output_hold(ckpt_outputs_t *outputs, uint64_t epoch, void *output);
+
+/*
+ * Takes the next output that is released into *output. Waits for timeout_ms milliseconds at most;
+ * 0 only looks, a negative number waits as long as it takes.
+ *
+ *   0           it is safe
+ *   -ECANCELED  it is not, and will never be: the context was closed before it was durable, or the
+ *               state that it depends on was taken back. *output is set, so that it can be freed
+ *   -ETIMEDOUT  there is none yet; *output is NULL, as in what follows
+ *   -ESHUTDOWN  there is none, and as the context was closed, there will be none
+ *   -EDEADLK    called from a hook, with a timeout other than 0
+ */
+int ckpt_output_next(ckpt_outputs_t *outputs, int timeout_ms, void **output);
+
+/*
+ * A descriptor for poll(2), select(2) and epoll(7): readable as long as ckpt_output_next() would
+ * not wait. It belongs to the library and is closed by ckpt_output_close(); it must not be read.
+ * A negative error number if outputs is not open.
+ */
+int ckpt_output_fd(ckpt_outputs_t *outputs);
+
+/*
+ * Closes a place for outputs; threads that wait there get -ESHUTDOWN. What is left in it is
+ * forgotten: to have all of it, close the context first, which makes the rest safe or lost, and
+ * take it. -EINVAL if it is not open.
+ */
+int ckpt_output_close(ckpt_outputs_t *outputs);
 
 /* What commits have done and cost since the context was opened. */
 struct ckpt_commit_stats {

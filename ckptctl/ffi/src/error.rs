@@ -99,6 +99,7 @@ fn meaning(errno: c_int) -> &'static CStr {
         libc::ENOTDIR => c"ENOTDIR: not a folder",
         libc::EINVAL => c"EINVAL: invalid argument",
         libc::EMFILE => c"EMFILE: too many open files",
+        libc::EAGAIN => c"EAGAIN: too many outputs are held",
         libc::EFBIG => c"EFBIG: file too large",
         libc::ENOSPC => c"ENOSPC: no space left",
         libc::EROFS => c"EROFS: read-only file system",
@@ -110,8 +111,9 @@ fn meaning(errno: c_int) -> &'static CStr {
             c"EPROTONOSUPPORT: the chain is of a version that this one does not know"
         }
         libc::EDQUOT => c"EDQUOT: disk quota exceeded",
-        libc::ETIMEDOUT => c"ETIMEDOUT: the epoch is not durable yet",
-        libc::ECANCELED => c"ECANCELED: a hook refused",
+        libc::ETIMEDOUT => c"ETIMEDOUT: the epoch is not durable yet, or no output is released",
+        libc::ESHUTDOWN => c"ESHUTDOWN: the context was closed",
+        libc::ECANCELED => c"ECANCELED: a hook refused, or an output is lost",
         _ => c"an error of the system, see errno.h",
     }
 }

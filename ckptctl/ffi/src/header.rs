@@ -164,6 +164,39 @@ unsafe extern "C" {
 }
 #[repr(C)]
 #[derive(Copy, Clone)]
+pub struct ckpt_outputs {
+    _unused: [u8; 0],
+}
+pub type ckpt_outputs_t = ckpt_outputs;
+unsafe extern "C" {
+    pub fn ckpt_output_open(
+        ctx: *mut ckpt_t,
+        limit: usize,
+        outputs: *mut *mut ckpt_outputs_t,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn ckpt_output_hold(
+        outputs: *mut ckpt_outputs_t,
+        epoch: u64,
+        output: *mut ::core::ffi::c_void,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn ckpt_output_next(
+        outputs: *mut ckpt_outputs_t,
+        timeout_ms: ::core::ffi::c_int,
+        output: *mut *mut ::core::ffi::c_void,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn ckpt_output_fd(outputs: *mut ckpt_outputs_t) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn ckpt_output_close(outputs: *mut ckpt_outputs_t) -> ::core::ffi::c_int;
+}
+#[repr(C)]
+#[derive(Copy, Clone)]
 pub struct ckpt_commit_stats {
     pub size: usize,
     pub commits: u64,

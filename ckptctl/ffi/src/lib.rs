@@ -18,6 +18,7 @@ mod header;
 mod heap;
 mod hook;
 mod open;
+mod outputs;
 mod region;
 mod registry;
 mod signature;

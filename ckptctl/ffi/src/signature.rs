@@ -10,6 +10,7 @@ use crate::header;
 use crate::heap;
 use crate::hook;
 use crate::open;
+use crate::outputs;
 use crate::region;
 use crate::state;
 
@@ -51,6 +52,11 @@ functions! {
     ckpt_commit in commit(_, _);
     ckpt_commit_sync in commit(_, _);
     ckpt_wait in commit(_, _, _);
+    ckpt_output_open in outputs(_, _, _);
+    ckpt_output_hold in outputs(_, _, _);
+    ckpt_output_next in outputs(_, _, _);
+    ckpt_output_fd in outputs(_);
+    ckpt_output_close in outputs(_);
     ckpt_stats in commit(_, _);
     ckpt_is_restored in state(_);
     ckpt_restored_epoch in state(_);

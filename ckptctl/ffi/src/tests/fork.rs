@@ -10,6 +10,7 @@ use nix::unistd::ForkResult;
 use nix::unistd::alarm;
 use nix::unistd::fork;
 
+use super::outputs::open_outputs;
 use super::refusals::refusals;
 use super::state::Sent;
 use super::*;
@@ -33,6 +34,7 @@ fn every_function_refuses_in_children_forked_at_any_moment_and_the_parent_goes_o
     let place = Place::new();
     let sent = &Sent(place.open());
     let ctx = sent.0;
+    let outputs = open_outputs(ctx, 1);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         // What these have locked when a child is forked stays locked in the child.
@@ -56,11 +58,11 @@ fn every_function_refuses_in_children_forked_at_any_moment_and_the_parent_goes_o
             wrong.map_or(0, |at| at as c_int + 1)
         };
         let ended: Vec<WaitStatus> = (0..40)
-            .map(|_| in_child(|| first_wrong(refusals(ctx, libc::EPERM))))
+            .map(|_| in_child(|| first_wrong(refusals(ctx, outputs, libc::EPERM))))
             .collect();
         // First, for a panic would wait for them.
         done.store(true, Ordering::Relaxed);
-        let names = refusals(null_mut(), libc::EINVAL);
+        let names = refusals(null_mut(), null_mut(), libc::EINVAL);
         for child in ended {
             match child {
                 WaitStatus::Exited(_, 0) => (),
@@ -70,7 +72,7 @@ fn every_function_refuses_in_children_forked_at_any_moment_and_the_parent_goes_o
         }
     });
     assert_eq!(commit(ctx), 0, "{}", message());
-    assert_eq!(ckpt_close(ctx), 0);
+    assert_eq!((ckpt_close(ctx), ckpt_output_close(outputs)), (0, 0));
 }
 
 #[test]

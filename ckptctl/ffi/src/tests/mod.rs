@@ -3,6 +3,7 @@
 
 mod fork;
 mod hooks;
+mod outputs;
 mod refusals;
 mod saving;
 mod state;
@@ -39,10 +40,12 @@ use crate::header::ckpt_commit_info;
 use crate::header::ckpt_commit_stats;
 use crate::header::ckpt_hook_fn;
 use crate::header::ckpt_options;
+use crate::header::ckpt_outputs_t;
 use crate::header::ckpt_t;
 use crate::heap::*;
 use crate::hook::*;
 use crate::open::*;
+use crate::outputs::*;
 use crate::region::*;
 use crate::signature;
 use crate::state::*;

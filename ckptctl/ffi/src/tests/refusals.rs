@@ -5,7 +5,11 @@ use super::hooks::note;
 use super::*;
 
 /// Calls everything that takes a context; whether each refused with this error.
-pub fn refusals(ctx: *mut ckpt_t, errno: c_int) -> Vec<(&'static str, bool)> {
+pub fn refusals(
+    ctx: *mut ckpt_t,
+    outputs: *mut ckpt_outputs_t,
+    errno: c_int,
+) -> Vec<(&'static str, bool)> {
     let mut addr = null_mut();
     let mut info = ckpt_commit_info {
         size: size_of::<ckpt_commit_info>(),
@@ -18,8 +22,9 @@ pub fn refusals(ctx: *mut ckpt_t, errno: c_int) -> Vec<(&'static str, bool)> {
     let mut bytes = [0u8; 16];
     let name = c"r".as_ptr();
     let mut stats = stats_to_fill();
+    let mut output = null_mut();
     // SAFETY: Whatever the context is, the other arguments are as the header says.
-    let calls: [(&'static str, &mut dyn FnMut() -> bool); 24] = unsafe {
+    let calls: [(&'static str, &mut dyn FnMut() -> bool); 29] = unsafe {
         [
             ("ckpt_close", &mut || ckpt_close(ctx) == -errno),
             ("ckpt_region", &mut || {
@@ -52,6 +57,20 @@ pub fn refusals(ctx: *mut ckpt_t, errno: c_int) -> Vec<(&'static str, bool)> {
                 ckpt_commit_sync(ctx, null_mut()) == -errno
             }),
             ("ckpt_wait", &mut || ckpt_wait(ctx, 0, -1) == -errno),
+            ("ckpt_output_open", &mut || {
+                let mut outputs = null_mut();
+                ckpt_output_open(ctx, 1, &raw mut outputs) == -errno
+            }),
+            ("ckpt_output_hold", &mut || {
+                ckpt_output_hold(outputs, 0, null_mut()) == -errno
+            }),
+            ("ckpt_output_next", &mut || {
+                ckpt_output_next(outputs, -1, &raw mut output) == -errno
+            }),
+            ("ckpt_output_fd", &mut || ckpt_output_fd(outputs) == -errno),
+            ("ckpt_output_close", &mut || {
+                ckpt_output_close(outputs) == -errno
+            }),
             ("ckpt_stats", &mut || {
                 ckpt_stats(ctx, &raw mut stats) == -errno
             }),
@@ -103,7 +122,7 @@ fn every_function_refuses_null_closed_and_invented_handles() {
         without_provenance_mut(4096),
         without_provenance_mut(usize::MAX),
     ] {
-        let told = refusals(ctx, libc::EINVAL);
+        let told = refusals(ctx, ctx.cast(), libc::EINVAL);
         for (name, refused) in &told {
             assert!(refused, "{name} with {ctx:p}");
         }
