@@ -79,8 +79,9 @@
  *   ckpt_close() and ckpt_hook(), in the thread that it runs in. No function may be called from a
  *   signal handler.
  *
- *   The library's own thread, "ckpt-save", is started by the first commit that needs it. All
- *   signals but those that a thread brings upon itself are blocked in it.
+ *   The library's own thread, "ckpt-save", is started by the first commit that needs it; to save
+ *   a large commit there are others, "ckpt-pack", while that takes. All signals but those that a
+ *   thread brings upon itself are blocked in them.
  *
  * FORK
  *   A child does not have the arena: touching it is SIGSEGV. The child must not use the
@@ -146,12 +147,13 @@ struct ckpt_options {
 	uint64_t base;          /* its address: 0x200000000000, or what the chain says */
 	uint64_t restore_epoch; /* epoch to restore: $CKPT_RESTORE_EPOCH, or the newest */
 	uint32_t flags;         /* CKPT_NO_CODE_POINTERS, CKPT_FRESH, CKPT_SYNC */
-	uint32_t reserved;      /* zero */
+	uint32_t pack_threads;  /* that compress: processors less one, 4 at most; 1: the one that saves */
 	ckpt_hook_fn *after_restore; /* run at the end of ckpt_open() if it restored */
 	void *after_restore_user;
+	const char *compress;   /* "lz4", "zstd", "zstd:1" to "zstd:19", "none": $CKPT_COMPRESS, or lz4 */
 };
 
-#define CKPT_OPTIONS_INIT { sizeof(struct ckpt_options), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define CKPT_OPTIONS_INIT { sizeof(struct ckpt_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /*
  * Opens a chain and makes an arena. If the chain has commits, one of them is restored. options

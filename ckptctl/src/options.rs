@@ -9,6 +9,8 @@ use crate::hooks::Hook;
 use crate::hooks::Hooks;
 use crate::hooks::When;
 use crate::saving::Saving;
+use crate::store;
+use crate::store::Compression;
 use crate::sys::memory::PAGE;
 use crate::track::Choice;
 
@@ -16,6 +18,8 @@ use crate::track::Choice;
 pub const STORE: &str = "CKPT_STORE";
 /// Variable with the epoch to restore.
 pub const RESTORE_EPOCH: &str = "CKPT_RESTORE_EPOCH";
+/// Variable that says how pages are compressed.
+pub const COMPRESS: &str = "CKPT_COMPRESS";
 
 /// Address of an arena, unless the chain or the program says otherwise: far from where
 /// kernel and loader put things.
@@ -46,6 +50,8 @@ pub struct Options {
     pub(crate) no_code_pointers: bool,
     pub(crate) tracker: Option<Choice>,
     pub(crate) saving: Option<Saving>,
+    pub(crate) compression: Option<Compression>,
+    pub(crate) pack_threads: Option<usize>,
     pub(crate) hooks: Hooks,
 }
 
@@ -102,6 +108,19 @@ impl Options {
     /// When a commit returns; `CKPT_COMMIT` when it is not given.
     pub fn saving(mut self, saving: Saving) -> Options {
         self.saving = Some(saving);
+        self
+    }
+
+    /// How pages are compressed; `CKPT_COMPRESS` when it is not given, else LZ4.
+    pub fn compression(mut self, compression: Compression) -> Options {
+        self.compression = Some(compression);
+        self
+    }
+
+    /// Threads that compress the pages of a large commit. With 1 the thread that saves does it.
+    /// By default as many as there are processors but one, and at most 4.
+    pub fn pack_threads(mut self, threads: usize) -> Options {
+        self.pack_threads = Some(threads);
         self
     }
 
@@ -167,6 +186,34 @@ impl Options {
         })
     }
 
+    /// How the chain is written, with the environment looked at.
+    pub(crate) fn chosen_store(&self) -> Result<store::Options, Error> {
+        let compression = match self.compression {
+            Some(compression) if compression.is_valid() => compression,
+            Some(compression) => {
+                return Err(Error::Invalid(format!(
+                    "there is no compression {compression}: {}",
+                    Compression::EXPECTED
+                )));
+            }
+            None => compression_from_environment()?,
+        };
+        let mut chosen = store::Options {
+            compression,
+            ..store::Options::default()
+        };
+        if let Some(threads) = self.pack_threads {
+            if threads > store::Options::THREADS_MAX {
+                return Err(Error::Invalid(format!(
+                    "{threads} threads cannot compress: {} at most",
+                    store::Options::THREADS_MAX
+                )));
+            }
+            chosen.threads = threads;
+        }
+        Ok(chosen)
+    }
+
     /// Address and size of the arena, given what the chain has.
     pub(crate) fn chosen_place(&self, chain: Option<(u64, u64)>) -> Result<(u64, u64), Error> {
         let page = PAGE as u64;
@@ -203,4 +250,17 @@ impl Options {
         }
         Ok((base, bytes))
     }
+}
+
+/// What `CKPT_COMPRESS` says.
+fn compression_from_environment() -> Result<Compression, Error> {
+    let Some(value) = env::var_os(COMPRESS).filter(|value| !value.is_empty()) else {
+        return Ok(Compression::default());
+    };
+    let value = value.to_string_lossy().into_owned();
+    value.parse().map_err(|expected| Error::Environment {
+        name: COMPRESS,
+        value,
+        expected,
+    })
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A reader in another language, written from `docs/format.md` alone, reads what
-//! this crate writes. It needs `python3`, and nothing from outside its library.
+//! this crate writes. It needs `python3`, and nothing from outside its library but for
+//! zstd before Python 3.14.
 
 mod support;
 
@@ -8,6 +9,9 @@ use std::path::Path;
 use std::process::Command;
 use std::process::Output;
 
+use ckptctl::store::Compression;
+use ckptctl::store::Options;
+use ckptctl::store::Writer;
 use support::*;
 
 /// Lets the other reader restore an epoch.
@@ -54,6 +58,28 @@ fn another_implementation_restores_every_epoch() {
             output.stdout == *image,
             "epoch {epoch} was restored to something else"
         );
+    }
+}
+
+#[test]
+fn another_implementation_restores_what_zstd_compressed_or_says_what_it_lacks() {
+    let temp = memory_dir();
+    let mut images = small_chain(temp.path());
+    let options = Options {
+        compression: Compression::Zstd(7),
+        ..Options::default()
+    };
+    let (mut writer, _) = Writer::open_or_create(temp.path(), options).unwrap();
+    let delta = (20..40)
+        .map(|pgoff| (pgoff, Fill::Even(pgoff as u8)))
+        .collect();
+    append(&mut writer, &mut images, &meta(8, 7), &delta).unwrap();
+    assert!(read_chain(temp.path(), 7).stdout == images[&7]);
+    let output = read_chain(temp.path(), 8);
+    let told = String::from_utf8_lossy(&output.stderr);
+    if !told.contains("install the package zstandard") {
+        assert!(output.status.success(), "{told}");
+        assert!(output.stdout == images[&8]);
     }
 }
 

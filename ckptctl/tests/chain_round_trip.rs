@@ -5,10 +5,15 @@ mod support;
 
 use ckptctl::store::Chain;
 use ckptctl::store::CommitMeta;
+use ckptctl::store::Compression;
 use ckptctl::store::Kind;
+use ckptctl::store::Options;
 use ckptctl::store::StoreError;
+use ckptctl::store::Writer;
 use proptest::prelude::*;
 use support::*;
+
+const BLOCK: usize = 4096;
 
 /// What a random program does.
 #[derive(Clone, Debug)]
@@ -18,7 +23,18 @@ enum Step {
     /// Goes on from an older epoch.
     Restore { from: prop::sample::Index },
     /// Ends and starts again.
-    Reopen,
+    Reopen {
+        compression: Compression,
+        threads: usize,
+    },
+}
+
+fn compression() -> impl Strategy<Value = Compression> {
+    prop_oneof![
+        Just(Compression::None),
+        Just(Compression::Lz4),
+        (1..6).prop_map(Compression::Zstd),
+    ]
 }
 
 fn fill() -> impl Strategy<Value = Fill> {
@@ -43,7 +59,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (1..4u64, delta()).prop_map(|(skip, delta)| Step::Commit { skip, delta }),
         1 => any::<prop::sample::Index>().prop_map(|from| Step::Restore { from }),
-        1 => Just(Step::Reopen),
+        1 => (compression(), 0..4usize)
+            .prop_map(|(compression, threads)| Step::Reopen { compression, threads }),
     ]
 }
 
@@ -75,9 +92,10 @@ proptest! {
                     parent = Some(newest);
                 }
                 Step::Restore { .. } => {}
-                Step::Reopen => {
+                Step::Reopen { compression, threads } => {
                     drop(writer);
-                    let (reopened, recovery) = open(&dir, segment_bytes)?;
+                    let options = Options { segment_bytes, compression, threads };
+                    let (reopened, recovery) = Writer::open_or_create(&dir, options)?;
                     prop_assert_eq!(recovery, Default::default());
                     writer = reopened;
                 }
@@ -100,6 +118,79 @@ proptest! {
             prop_assert_eq!(cost.live_pages as usize, live.count());
         }
     }
+}
+
+#[test]
+fn pages_that_were_packed_side_by_side_restore_to_what_was_committed() {
+    let temp = memory_dir();
+    let pages = 5000;
+    let meta = CommitMeta {
+        arena_len_pages: pages,
+        ..meta(1, None)
+    };
+    // Runs of all lengths, with zeros, noise and evenness between them.
+    let fill = |pgoff: u64| match pgoff.wrapping_mul(0x9e37_79b9) >> 7 & 15 {
+        0 => Fill::Zero,
+        1..5 => Fill::Noise(pgoff),
+        _ => Fill::Even((pgoff >> 4) as u8 | 1),
+    };
+    let bytes: Vec<u8> = (0..pages).flat_map(|pgoff| fill(pgoff).page()).collect();
+    let mut files = Vec::new();
+    for threads in [1, 2, 3, 7] {
+        let dir = temp.path().join(threads.to_string());
+        let options = Options {
+            threads,
+            ..Options::default()
+        };
+        let (mut writer, _) = Writer::open_or_create(&dir, options).unwrap();
+        let runs = [(0, &bytes[..PAGE * 77]), (77, &bytes[PAGE * 77..])];
+        writer.append(&meta, runs).unwrap();
+        assert_eq!(writer.chain().verify(|_, _| {}).unwrap().damage, vec![]);
+        let mut restored = vec![0; bytes.len()];
+        let mut loader = writer.chain().load(1).unwrap();
+        while let Some(run) = loader.next_run().unwrap() {
+            restored[run.pgoff as usize * PAGE..][..run.bytes.len()].copy_from_slice(run.bytes);
+        }
+        assert!(restored == bytes, "{threads} threads");
+        let content = std::fs::read(segments(&dir)[0].0.clone()).unwrap();
+        // All but ids, offsets and hashes: the page data and the index.
+        files.push(content[BLOCK + 256..content.len() - 256].to_vec());
+    }
+    assert!(files.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[test]
+fn zstd_is_announced_by_a_segment_of_its_own() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = small_chain(temp.path());
+    let before = segments(temp.path());
+    let options = Options {
+        compression: Compression::Zstd(3),
+        ..Options::default()
+    };
+    let (mut writer, _) = Writer::open_or_create(temp.path(), options).unwrap();
+    for epoch in 8..10 {
+        let mut images = images.clone();
+        images.insert(epoch - 1, images[&7].clone());
+        let delta = [(3, Fill::Even(epoch as u8))].into();
+        append(&mut writer, &mut images, &meta(epoch, epoch - 1), &delta).unwrap();
+        assert_eq!(
+            writer.chain().find(epoch).unwrap().segment as usize,
+            before.len() + 1
+        );
+    }
+    drop(writer);
+    let after = segments(temp.path());
+    let features: Vec<u8> = after.iter().map(|(_, content)| content[16]).collect();
+    let old = before.iter().map(|(_, content)| content[16]);
+    assert_eq!(
+        features,
+        old.chain([before[0].1[16] | 1]).collect::<Vec<_>>()
+    );
+    // Whoever does not use it any more need not begin another segment.
+    let (mut writer, _) = open(temp.path(), 1 << 20).unwrap();
+    writer.append(&meta(10, 9), []).unwrap();
+    assert_eq!(segments(temp.path()).len(), after.len());
 }
 
 #[test]
@@ -352,7 +443,7 @@ fn unknown_features_are_refused_as_far_as_they_must_be() {
     ));
     let chain = Chain::open(temp.path()).unwrap();
     assert_eq!(check_against(&chain, &images), Vec::<u64>::new());
-    edit_headers(temp.path(), |header| header[16] = 1);
+    edit_headers(temp.path(), |header| header[16] = 0x80);
     assert!(matches!(
         Chain::open(temp.path()),
         Err(StoreError::Unsupported { .. })

@@ -36,7 +36,10 @@ fn play_with(part: &str, dir: &Path, fixed_addresses: bool, env: &[(&str, &str)]
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "stage", "--nocapture", "--include-ignored"]);
     command.env(PART, part).env(CHAIN, dir);
-    command.env_remove("CKPT_COMMIT").envs(env.iter().copied());
+    command
+        .env_remove("CKPT_COMMIT")
+        .env_remove("CKPT_COMPRESS");
+    command.envs(env.iter().copied());
     if fixed_addresses {
         // SAFETY: The closure makes two system calls and nothing else.
         unsafe { command.pre_exec(process::fix_addresses) };
@@ -234,7 +237,7 @@ fn other_addresses_are_refused_unless_the_layout_is_stable() {
 }
 
 #[test]
-fn the_environment_says_when_commits_return() {
+fn the_environment_says_when_commits_return_and_how_pages_are_stored() {
     let dir = tempfile::tempdir().unwrap();
     let commit = |saying: &[(&str, &str)]| play_with("commit", dir.path(), true, saying);
     for (saying, durable) in [("", 0), ("async", 0), ("sync", 1)] {
@@ -242,6 +245,12 @@ fn the_environment_says_when_commits_return() {
         assert!(output.status.success(), "{}", text(&output));
         assert_eq!(number(&output, "durable"), durable, "{saying}");
     }
+    let output = commit(&[("CKPT_COMPRESS", "zstd:7")]);
+    assert!(output.status.success(), "{}", text(&output));
+    let output = commit(&[("CKPT_COMPRESS", "zip")]);
+    assert!(!output.status.success());
+    let told = text(&output);
+    assert!(told.contains("CKPT_COMPRESS=zip: it can be lz4"), "{told}");
     let output = commit(&[("CKPT_COMMIT", "perhaps")]);
     assert!(!output.status.success());
     let told = text(&output);

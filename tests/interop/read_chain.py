@@ -5,6 +5,9 @@
 A second reader of docs/format.md, written from that page alone, to see that the page is
 enough. It checks all that the page says of a sound chain and stops at the first thing that
 is not so; it does not look for a way on behind damage.
+
+Python's standard library has zstd from 3.14 on. Before that the package zstandard (or
+backports.zstd) is needed for chains that use it, and for no others.
 """
 
 import re
@@ -17,6 +20,7 @@ from blake3 import blake3
 
 BLOCK = 4096
 FOOTER = 256
+FEATURES = 1
 
 
 def need(holds, what):
@@ -69,6 +73,27 @@ def lz4(data, length):
             out.append(out[-back])
     need(len(out) == length, "an LZ4 block has another length than its run")
     return bytes(out)
+
+
+def zstd(data, length):
+    for name in ("compression.zstd", "backports.zstd", "zstandard"):
+        try:
+            module = __import__(name, fromlist=["decompress"])
+            break
+        except ImportError:
+            continue
+    else:
+        sys.exit("read_chain: this chain uses zstd: install the package zstandard, or Python 3.14")
+    out = module.decompress(data)
+    need(len(out) == length, "a zstd frame has another length than its run")
+    return out
+
+
+DECODE = {
+    0: lambda data, length: data,
+    1: lz4,
+    3: zstd,
+}
 
 
 def sealed(data):
@@ -208,7 +233,7 @@ def check_record(record, header, footer, parent_hash):
         if run.codec == 2:
             need(run[3:] == (0, 0, 0), "a zero run")
         else:
-            need(run.codec < 2 and run.pages <= 64 and run.data_off == data, "a run")
+            need(run.codec in DECODE and run.pages <= 64 and run.data_off == data, "a run")
             data += run.stored_len
     need(data == data_end and page <= header.arena_len_pages, "the end of the runs")
     need(pages == [header.data_pages, header.zero_pages], "the number of pages")
@@ -226,7 +251,7 @@ def records_of(directory):
         content = path.read_bytes()
         head = Segment.parse(content[:128])
         need(head.magic == b"CKPTSEG\n" and sealed(content[:128]), "a segment header")
-        need(head.version == 1 and head.features_incompat == 0, "a later version")
+        need(head.version == 1 and head.features_incompat & ~FEATURES == 0, "a later version")
         need(content[2048:2176] == content[:128], "the copy of a segment header")
         need(not any(content[128:2048] + content[2176:BLOCK]), "zeros around it")
         need(head.segment == number and head.header_len == BLOCK, "a segment header")
@@ -278,7 +303,7 @@ def restore(records, epoch):
                 continue
             stored = record[run.data_off:run.data_off + run.stored_len]
             need(crc32c(stored) == run.crc, "a run's checksum")
-            pages = lz4(stored, run.pages * size) if run.codec == 1 else stored
+            pages = DECODE[run.codec](stored, run.pages * size)
             for page in live:
                 at = (page - run.pgoff) * size
                 image[page * size:(page + 1) * size] = pages[at:at + size]

@@ -42,13 +42,14 @@ pub struct ckpt_options {
     pub base: u64,
     pub restore_epoch: u64,
     pub flags: u32,
-    pub reserved: u32,
+    pub pack_threads: u32,
     pub after_restore: ckpt_hook_fn,
     pub after_restore_user: *mut ::core::ffi::c_void,
+    pub compress: *const ::core::ffi::c_char,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ckpt_options"][::core::mem::size_of::<ckpt_options>() - 72usize];
+    ["Size of ckpt_options"][::core::mem::size_of::<ckpt_options>() - 80usize];
     ["Alignment of ckpt_options"][::core::mem::align_of::<ckpt_options>() - 8usize];
     ["Offset of field: ckpt_options::size"][::core::mem::offset_of!(ckpt_options, size) - 0usize];
     ["Offset of field: ckpt_options::dir"][::core::mem::offset_of!(ckpt_options, dir) - 8usize];
@@ -60,12 +61,14 @@ const _: () = {
         [::core::mem::offset_of!(ckpt_options, restore_epoch) - 40usize];
     ["Offset of field: ckpt_options::flags"]
         [::core::mem::offset_of!(ckpt_options, flags) - 48usize];
-    ["Offset of field: ckpt_options::reserved"]
-        [::core::mem::offset_of!(ckpt_options, reserved) - 52usize];
+    ["Offset of field: ckpt_options::pack_threads"]
+        [::core::mem::offset_of!(ckpt_options, pack_threads) - 52usize];
     ["Offset of field: ckpt_options::after_restore"]
         [::core::mem::offset_of!(ckpt_options, after_restore) - 56usize];
     ["Offset of field: ckpt_options::after_restore_user"]
         [::core::mem::offset_of!(ckpt_options, after_restore_user) - 64usize];
+    ["Offset of field: ckpt_options::compress"]
+        [::core::mem::offset_of!(ckpt_options, compress) - 72usize];
 };
 unsafe extern "C" {
     pub fn ckpt_open(options: *const ckpt_options, ctx: *mut *mut ckpt_t) -> ::core::ffi::c_int;

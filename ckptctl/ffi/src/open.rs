@@ -10,6 +10,7 @@ use ckptctl::Options;
 use ckptctl::Restore;
 use ckptctl::Saving;
 use ckptctl::When;
+use ckptctl::store::Compression;
 
 use crate::argument;
 use crate::call::status;
@@ -67,11 +68,10 @@ unsafe fn read(options: *const ckpt_options, handle: Handle) -> Result<Options, 
     // SAFETY: As this function's contract.
     let given = unsafe { argument::read(options) }?;
     let known = CKPT_NO_CODE_POINTERS | CKPT_FRESH | CKPT_SYNC;
-    if given.flags & !known != 0 || given.reserved != 0 {
+    if given.flags & !known != 0 {
         return Err(Failure::invalid(format!(
-            "unknown flags {:#x}, reserved field {}: use CKPT_NO_CODE_POINTERS, CKPT_FRESH and CKPT_SYNC, begin with CKPT_OPTIONS_INIT",
-            given.flags & !known,
-            given.reserved
+            "unknown flags {:#x}: use CKPT_NO_CODE_POINTERS, CKPT_FRESH and CKPT_SYNC, begin with CKPT_OPTIONS_INIT",
+            given.flags & !known
         )));
     }
     if given.flags & CKPT_FRESH != 0 && given.restore_epoch != 0 {
@@ -105,6 +105,17 @@ unsafe fn read(options: *const ckpt_options, handle: Handle) -> Result<Options, 
     }
     if given.flags & CKPT_SYNC != 0 {
         options = options.saving(Saving::Synchronous);
+    }
+    if given.pack_threads != 0 {
+        options = options.pack_threads(given.pack_threads as usize);
+    }
+    // SAFETY: As this function's contract.
+    if let Some(compress) = unsafe { argument::bytes(given.compress) } {
+        let compress = String::from_utf8_lossy(compress);
+        let compression: Compression = compress.parse().map_err(|expected| {
+            Failure::invalid(format!("there is no compression {compress:?}: {expected}"))
+        })?;
+        options = options.compression(compression);
     }
     if let Some(hook) = CHook::new(given.after_restore, given.after_restore_user, handle) {
         options = options.hook(When::AfterRestore, move |context, epoch| {

@@ -43,7 +43,8 @@ impl Context {
             None => Saving::from_environment()?,
         };
         let restore = options.chosen_restore()?;
-        let (writer, recovery) = Writer::open_or_create(&dir, store::Options::default())?;
+        let written = options.chosen_store()?;
+        let (writer, recovery) = Writer::open_or_create(&dir, written.clone())?;
         let restored = match restore {
             Restore::Nothing => None,
             Restore::Epoch(epoch) => Some(epoch),
@@ -101,7 +102,7 @@ impl Context {
                 arena,
                 heap: Heap::new(),
             }),
-            chain_end: Mutex::new(ChainEnd::new(dir.clone(), writer)),
+            chain_end: Mutex::new(ChainEnd::new(dir.clone(), written, writer)),
             queue: Arc::new(Queue::new(highest, restored)),
             hooks: Mutex::new(options.hooks),
             turn: Mutex::new(()),

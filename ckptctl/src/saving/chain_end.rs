@@ -24,6 +24,7 @@ const COPY_PAGES: u64 = 64;
 /// A chain's writer, made anew when it gave up.
 pub(crate) struct ChainEnd {
     dir: PathBuf,
+    options: store::Options,
     /// None when the last one could not undo a failed append: then the next one opens the
     /// chain again, which examines what is on the disk.
     writer: Option<Writer>,
@@ -33,10 +34,11 @@ pub(crate) struct ChainEnd {
 }
 
 impl ChainEnd {
-    /// The end of the chain that the writer has.
-    pub(crate) fn new(dir: PathBuf, writer: Writer) -> ChainEnd {
+    /// The end of the chain that the writer has, and how another one is opened.
+    pub(crate) fn new(dir: PathBuf, options: store::Options, writer: Writer) -> ChainEnd {
         ChainEnd {
             dir,
+            options,
             writer: Some(writer),
             buffer: Vec::new(),
             runs: Vec::new(),
@@ -101,7 +103,7 @@ impl ChainEnd {
         let writer = match &mut self.writer {
             Some(writer) => writer,
             None => {
-                let (writer, _) = Writer::open_or_create(&self.dir, store::Options::default())?;
+                let (writer, _) = Writer::open_or_create(&self.dir, self.options.clone())?;
                 self.writer.insert(writer)
             }
         };

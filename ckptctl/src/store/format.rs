@@ -14,6 +14,10 @@ use zerocopy::little_endian::U64;
 pub const BLOCK: u64 = 4096;
 /// Version of the format that this code writes and reads.
 pub const VERSION: u32 = 1;
+/// Bit of `features_incompat`: runs are compressed with zstd.
+pub const FEATURE_ZSTD: u64 = 1 << 0;
+/// The incompatible features that this code knows.
+pub const FEATURES_KNOWN: u64 = FEATURE_ZSTD;
 /// Most pages in a run with data.
 pub const RUN_MAX_PAGES: u32 = 64;
 /// Most bytes in a meta section.
@@ -102,6 +106,7 @@ impl Sealed for SegmentHeader {}
 /// What a segment header has to say besides the constants.
 #[derive(Clone, Copy, Debug)]
 pub struct SegmentFields {
+    pub features_incompat: u64,
     pub chain_id: [u8; 16],
     pub segment: u64,
     pub created_ns: u64,
@@ -116,7 +121,7 @@ impl SegmentHeader {
             magic: SEGMENT_MAGIC,
             version: VERSION.into(),
             header_len: (BLOCK as u32).into(),
-            features_incompat: 0.into(),
+            features_incompat: fields.features_incompat.into(),
             features_ro_compat: 0.into(),
             features_compat: 0.into(),
             chain_id: fields.chain_id,

@@ -85,7 +85,7 @@ pub(super) fn decode(section: &[u8], header: &RecordHeader) -> Result<Vec<Run>, 
                 zero_pages += pages;
                 pages > 0 && run.data_off == 0 && stored == 0 && run.crc == 0
             }
-            Codec::None | Codec::Lz4 => {
+            Codec::None | Codec::Lz4 | Codec::Zstd => {
                 let placed = run.data_off == next_data;
                 data_pages += pages;
                 next_data += stored;
@@ -185,7 +185,7 @@ mod tests {
         }
         let (runs, header) = sound();
         let mut section = encode(&runs);
-        section[12] = 3;
+        section[12] = 6;
         assert!(decode(&section, &header).is_err(), "codec");
         assert!(decode(&section[..33], &header).is_err(), "length");
     }

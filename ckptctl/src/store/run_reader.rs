@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::chain::Chain;
-use super::codec;
+use super::codec::Decompressor;
 use super::error::StoreError;
 use super::index::Run;
 use crate::sys::file::File;
@@ -40,6 +40,7 @@ impl OpenSegment {
 pub(super) struct RunBuffers {
     stored: Vec<u8>,
     raw: Vec<u8>,
+    decompressor: Decompressor,
 }
 
 impl RunBuffers {
@@ -63,7 +64,10 @@ impl RunBuffers {
         }
         Ok(if crc32c::crc32c(&self.stored) != run.crc {
             Err(format!("{} are damaged", run.name()))
-        } else if !codec::decode(run.codec, &self.stored, &mut self.raw) {
+        } else if !self
+            .decompressor
+            .decode(run.codec, &self.stored, &mut self.raw)
+        {
             Err(format!("{} cannot be decompressed", run.name()))
         } else {
             Ok(&self.raw)

@@ -52,6 +52,8 @@ pub(super) struct SegmentFile {
     pub number: u64,
     pub path: PathBuf,
     pub len: u64,
+    /// `features_incompat` of its header, 0 when that is lost.
+    pub features: u64,
 }
 
 impl SegmentFile {
@@ -92,7 +94,15 @@ impl Scan {
                 file: path.clone(),
                 what,
             })?;
-            self.segments.push(SegmentFile { number, path, len });
+            let features = block
+                .header
+                .map_or(0, |header| header.features_incompat.get());
+            self.segments.push(SegmentFile {
+                number,
+                path,
+                len,
+                features,
+            });
             first_blocks.push(block);
         }
         // Without any header, the records say which chain they are of.
@@ -139,7 +149,9 @@ impl Scan {
     }
 
     fn read_segment(&mut self, i: usize, block: &FirstBlock) -> Result<(), StoreError> {
-        let SegmentFile { number, path, len } = self.segments[i].clone();
+        let SegmentFile {
+            number, path, len, ..
+        } = self.segments[i].clone();
         let last = i + 1 == self.segments.len();
         let follows = i == 0 && number == 1 || i > 0 && self.segments[i - 1].number + 1 == number;
         let mut previous_is_sound = follows && (i == 0 || self.end.is_some());

@@ -8,6 +8,7 @@ use zerocopy::IntoBytes;
 
 use super::error::StoreError;
 use super::format::BLOCK;
+use super::format::FEATURES_KNOWN;
 use super::format::SEGMENT_HEADER_COPY;
 use super::format::SegmentFields;
 use super::format::SegmentHeader;
@@ -103,11 +104,9 @@ impl FirstBlock {
                 header.version.get()
             ));
         }
-        if header.features_incompat.get() != 0 {
-            return Err(format!(
-                "uses features {:#x}",
-                header.features_incompat.get()
-            ));
+        let unknown = header.features_incompat.get() & !FEATURES_KNOWN;
+        if unknown != 0 {
+            return Err(format!("uses features {unknown:#x}"));
         }
         let written = first_block(&header);
         let damaged_at = if block == written {
@@ -195,6 +194,7 @@ mod tests {
     #[test]
     fn a_wrong_byte_anywhere_in_the_first_block_is_seen_and_the_header_survives() {
         let header = SegmentHeader::new(&SegmentFields {
+            features_incompat: 0,
             chain_id: [7; 16],
             segment: 3,
             created_ns: 5,

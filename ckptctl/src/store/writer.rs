@@ -7,16 +7,18 @@ use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
 use super::append;
-use super::append::PageSink;
 use super::append::Position;
 use super::chain::Chain;
+use super::compression::Compression;
 use super::damage::Damage;
 use super::damage::TornTail;
 use super::error::StoreError;
 use super::format::BLOCK;
+use super::format::FEATURE_ZSTD;
 use super::format::SegmentFields;
 use super::lock::WriterLock;
 use super::meta::CommitMeta;
+use super::page_sink::PageSink;
 use super::record::CommitInfo;
 use super::scan::Scan;
 use super::scan::SegmentFile;
@@ -30,12 +32,36 @@ use crate::sys::file::File;
 pub struct Options {
     /// A new segment is begun when the last one has reached this length.
     pub segment_bytes: u64,
+    /// How pages are compressed.
+    pub compression: Compression,
+    /// Threads that compress. With 0 or 1 the thread that appends does it itself; so it does
+    /// for the first 2 MiB of a record.
+    pub threads: usize,
+}
+
+impl Options {
+    /// Most threads that one can ask for.
+    pub const THREADS_MAX: usize = 256;
+    /// Most threads that there are without asking for more.
+    const THREADS_DEFAULT_MAX: usize = 4;
+
+    /// Incompatible features that a segment must have for records written like this.
+    fn features(&self) -> u64 {
+        match self.compression {
+            Compression::Zstd(_) => FEATURE_ZSTD,
+            Compression::None | Compression::Lz4 => 0,
+        }
+    }
 }
 
 impl Default for Options {
     fn default() -> Options {
         Options {
             segment_bytes: 256 << 20,
+            compression: Compression::default(),
+            threads: processors()
+                .saturating_sub(1)
+                .min(Self::THREADS_DEFAULT_MAX),
         }
     }
 }
@@ -100,7 +126,7 @@ impl Writer {
             recovery.removed.push(path);
         }
         if scan.segments.is_empty() {
-            begin(&dir, &mut scan)?;
+            begin(&dir, &mut scan, options.features())?;
             recovery.created = true;
         }
         let Some(end) = scan.end else {
@@ -168,7 +194,7 @@ impl Writer {
     ) -> Result<&CommitInfo, E> {
         self.undo()?;
         let parent_hash = self.check(meta)?;
-        if self.end >= self.options.segment_bytes && self.end > BLOCK {
+        if self.wants_segment() {
             self.next_segment()
                 .map_err(|error| append::name_full(error, meta.epoch))?;
         }
@@ -182,7 +208,7 @@ impl Writer {
             parent_hash,
         };
         self.unfinished = true;
-        let record = match append::append(&self.file, meta, &position, fill) {
+        let record = match append::append(&self.file, meta, &position, &self.options, fill) {
             Ok(record) => record,
             Err(error) => {
                 self.undo()?;
@@ -230,12 +256,23 @@ impl Writer {
         Ok(parent.hash)
     }
 
+    /// Whether the next record goes into a new segment: the last one is full, or its header
+    /// does not announce what the record may need.
+    fn wants_segment(&self) -> bool {
+        let Some(last) = self.chain.scan.segments.last() else {
+            unreachable!("has one")
+        };
+        self.end >= self.options.segment_bytes && self.end > BLOCK
+            || self.options.features() & !last.features != 0
+    }
+
     fn next_segment(&mut self) -> Result<(), StoreError> {
         let scan = &mut self.chain.scan;
         let Some(last) = scan.segments.last() else {
             unreachable!("has one")
         };
         let fields = SegmentFields {
+            features_incompat: self.options.features(),
             chain_id: scan.chain_id,
             segment: last.number + 1,
             created_ns: now_ns(),
@@ -250,6 +287,7 @@ impl Writer {
             number: fields.segment,
             path: file.path().to_owned(),
             len: BLOCK,
+            features: fields.features_incompat,
         });
         self.file = file;
         self.end = BLOCK;
@@ -309,10 +347,11 @@ fn prepare_dir(dir: &Path) -> Result<(), StoreError> {
 }
 
 /// Makes the first segment.
-fn begin(dir: &Path, scan: &mut Scan) -> Result<(), StoreError> {
+fn begin(dir: &Path, scan: &mut Scan, features: u64) -> Result<(), StoreError> {
     getrandom::fill(&mut scan.chain_id)
         .map_err(|error| StoreError::io("get random bytes for", dir)(error.into()))?;
     let fields = SegmentFields {
+        features_incompat: features,
         chain_id: scan.chain_id,
         segment: 1,
         created_ns: now_ns(),
@@ -325,6 +364,7 @@ fn begin(dir: &Path, scan: &mut Scan) -> Result<(), StoreError> {
         number: 1,
         path,
         len: BLOCK,
+        features,
     });
     scan.end = Some(BLOCK);
     Ok(())
@@ -352,6 +392,11 @@ fn refuse(chain: Chain) -> StoreError {
         damage: Box::new(damage),
         advice,
     }
+}
+
+/// Processors that this process may use.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn now_ns() -> u64 {

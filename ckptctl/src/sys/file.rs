@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 
 use nix::fcntl::Flock;
 use nix::fcntl::FlockArg;
+use nix::libc;
 
 /// A call, as the fake sees it.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub enum FileCall<'a> {
     Write(&'a Path, u64, &'a [u8]),
     /// `fdatasync(2)`.
     SyncData(&'a Path),
+    /// `sync_file_range(2)` that only starts: file, offset, length.
+    StartWriting(&'a Path, u64, u64),
     /// `ftruncate(2)`.
     Truncate(&'a Path, u64),
     /// `flock(2)`, exclusive and without waiting.
@@ -144,6 +148,27 @@ impl File {
             bytes,
             |bytes| self.file.write_all_at(bytes, offset),
         )
+    }
+
+    /// Has the system begin to write what was written here, without waiting for it. A hint:
+    /// nothing is known about it afterwards.
+    pub fn start_writing(&self, offset: u64, len: u64) {
+        let what = FileCall::StartWriting(&self.path, offset, len);
+        let _ = call(&what, || {
+            // SAFETY: The call has no pointers, and the descriptor is this file's.
+            let result = unsafe {
+                libc::sync_file_range(
+                    self.file.as_raw_fd(),
+                    offset as i64,
+                    len as i64,
+                    libc::SYNC_FILE_RANGE_WRITE,
+                )
+            };
+            match result {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        });
     }
 
     /// Returns when content and length are on the disk.

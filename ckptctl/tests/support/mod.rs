@@ -152,7 +152,11 @@ pub fn append(
 
 /// Opens or makes a chain with small segments.
 pub fn open(dir: &Path, segment_bytes: u64) -> Result<(Writer, Recovery), StoreError> {
-    Writer::open_or_create(dir, Options { segment_bytes })
+    let options = Options {
+        segment_bytes,
+        ..Options::default()
+    };
+    Writer::open_or_create(dir, options)
 }
 
 /// Restores an epoch; holds each page up as handed out once.

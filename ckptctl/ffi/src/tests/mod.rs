@@ -60,9 +60,10 @@ fn defaults() -> ckpt_options {
         base: 0,
         restore_epoch: 0,
         flags: 0,
-        reserved: 0,
+        pack_threads: 0,
         after_restore: None,
         after_restore_user: null_mut(),
+        compress: null(),
     }
 }
 

@@ -216,14 +216,36 @@ fn structures_of_other_versions_are_told_apart() {
 #[test]
 fn flags_that_are_unknown_or_contradict_each_other_are_refused() {
     let place = Place::new();
-    for (flags, reserved, restore_epoch) in [(8, 0, 0), (0, 1, 0), (CKPT_FRESH, 0, 1)] {
+    for (flags, restore_epoch) in [(1 << 31, 0), (CKPT_FRESH, 1)] {
         let options = ckpt_options {
             flags,
-            reserved,
             restore_epoch,
             ..place.options()
         };
         assert_eq!(open_with(&options), Err(-libc::EINVAL));
     }
     assert!(!place.dir.path().join("chain").exists(), "nothing was made");
+}
+
+#[test]
+fn ways_to_compress_that_are_not_there_are_refused() {
+    let place = Place::new();
+    for (compress, pack_threads) in [(c"gzip", 0), (c"zstd:99", 0), (c"lz4", 100_000)] {
+        let options = ckpt_options {
+            compress: compress.as_ptr(),
+            pack_threads,
+            ..place.options()
+        };
+        assert_eq!(open_with(&options), Err(-libc::EINVAL), "{compress:?}");
+    }
+    assert!(!place.dir.path().join("chain").exists(), "nothing was made");
+    for (compress, pack_threads) in [(c"zstd:5", 1), (c"none", 3)] {
+        let options = ckpt_options {
+            compress: compress.as_ptr(),
+            pack_threads,
+            ..place.options()
+        };
+        let ctx = open_with(&options).unwrap();
+        assert_eq!(ckpt_close(ctx), 0);
+    }
 }

@@ -73,7 +73,11 @@ fn image(epoch: u64) -> Vec<u8> {
 }
 
 fn open(dir: &Path, segment_bytes: u64) -> Result<Writer, StoreError> {
-    Writer::open_or_create(dir, Options { segment_bytes }).map(|(writer, _)| writer)
+    let options = Options {
+        segment_bytes,
+        ..Options::default()
+    };
+    Writer::open_or_create(dir, options).map(|(writer, _)| writer)
 }
 
 /// Asserts that a chain is sound, and holds epochs 1 to `newest` and no other.

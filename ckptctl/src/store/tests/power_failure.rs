@@ -244,6 +244,7 @@ fn fail_at(log: &[Change], moments: RangeInclusive<usize>, ways: u64) -> usize {
             disk.fail(&mut Random(seed), temp.path());
             let options = Options {
                 segment_bytes: SEGMENT_BYTES,
+                ..Options::default()
             };
             let (mut writer, recovery) = Writer::open_or_create(temp.path(), options)
                 .unwrap_or_else(|error| panic!("moment {moment}, seed {seed}: {error}"));
