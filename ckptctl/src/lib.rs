@@ -15,6 +15,7 @@ mod hooks;
 mod identity;
 pub mod options;
 pub mod outputs;
+pub mod pull;
 pub mod saving;
 pub mod store;
 pub mod sys;

@@ -5,6 +5,7 @@
 //! describes, and whoever has a descriptor of the arena can read it.
 
 use crate::error::Error;
+use crate::store::Identity;
 use crate::store::RegionEntry;
 use crate::sys::memory::PAGE;
 
@@ -14,6 +15,9 @@ pub const HEAD_PAGES: u64 = 16;
 pub const REGIONS_MAX: usize = 512;
 /// Longest name of a region, in bytes.
 pub const NAME_MAX: usize = 47;
+
+/// Longest identity of a program, in bytes.
+const IDENTITY_MAX: usize = 8192;
 
 const MAGIC: [u8; 8] = *b"CKPTHEAD";
 const VERSION: u32 = 1;
@@ -49,8 +53,12 @@ pub(super) struct Head {
     pub(super) heap_end: u64,
     /// Which build of the allocator the state is of.
     pub(super) heap_layout: u64,
-    zero: [u64; 7],
+    /// Bytes of `identity` that are used.
+    identity_len: u64,
+    zero: [u64; 6],
     entries: [Entry; REGIONS_MAX],
+    /// The program, as a record of a chain has it: for those who save the arena from outside.
+    identity: [u8; IDENTITY_MAX],
 }
 
 const _: () = assert!(size_of::<Head>() <= HEAD_PAGES as usize * PAGE);
@@ -105,6 +113,28 @@ impl Head {
         }
         self.len_bytes = len_bytes;
         Ok(())
+    }
+
+    /// The address that it says it has.
+    pub(super) fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// The program, if one was noted.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        let bytes = self.identity.get(..self.identity_len as usize)?;
+        Identity::decode(bytes).ok()
+    }
+
+    /// Notes which program it is.
+    pub(super) fn set_identity(&mut self, identity: &Identity) {
+        let bytes = identity.encode();
+        // A path that is too long is cut: it is for people.
+        let len = bytes.len().min(IDENTITY_MAX);
+        if self.identity[..len] != bytes[..len] || self.identity_len != len as u64 {
+            self.identity[..len].copy_from_slice(&bytes[..len]);
+            self.identity_len = len as u64;
+        }
     }
 
     pub(super) fn entries(&self) -> &[Entry] {

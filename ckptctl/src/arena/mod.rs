@@ -3,6 +3,7 @@
 
 mod head;
 mod heap;
+mod outside;
 
 use std::ptr::NonNull;
 
@@ -10,8 +11,10 @@ pub use head::HEAD_PAGES;
 pub use head::NAME_MAX;
 pub use head::REGIONS_MAX;
 pub(crate) use heap::Heap;
+pub(crate) use outside::OutsideView;
 
 use crate::error::Error;
+use crate::store::Identity;
 use crate::store::RegionEntry;
 use crate::sys::device::ArenaFd;
 use crate::sys::memory::PAGE;
@@ -73,6 +76,11 @@ impl Arena {
         let (base, len) = (self.base(), self.len_bytes());
         self.head().resume(base, len)?;
         heap::check(self.head())
+    }
+
+    /// Notes which program works on it.
+    pub(crate) fn set_identity(&mut self, identity: &Identity) {
+        self.head().set_identity(identity);
     }
 
     /// Address of the arena.

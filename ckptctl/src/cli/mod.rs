@@ -50,6 +50,7 @@ verbs! {
     Run in run,
     Ps in ps,
     Commit in commit,
+    Pull in pull,
     Log in log,
     Show in show,
     Verify in verify,

@@ -87,7 +87,7 @@ impl Context {
 
         let tracker = track::open(choice, &geometry)?;
         let tracker_name = tracker.name();
-        let arena = match &meta {
+        let mut arena = match &meta {
             None => Arena::begin(tracker)?,
             Some(meta) => {
                 let mut arena = Arena::prepare(tracker, &meta.regions)?;
@@ -96,6 +96,7 @@ impl Context {
                 arena
             }
         };
+        arena.set_identity(&identity);
         let control = Control::open(arena.fd(), &dir);
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner {

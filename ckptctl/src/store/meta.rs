@@ -113,6 +113,32 @@ struct IdentityItem {
     reserved: U32,
 }
 
+impl Identity {
+    /// As an item of a meta section has it.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let path = self.path.as_os_str().as_bytes();
+        let fixed = IdentityItem {
+            load_address: self.load_address.into(),
+            objects_digest: self.objects_digest,
+            flags: if self.no_code_pointers {
+                IDENTITY_NO_CODE_POINTERS
+            } else {
+                0
+            }
+            .into(),
+            build_id_len: (self.build_id.len() as u32).into(),
+            path_len: (path.len() as u32).into(),
+            reserved: 0.into(),
+        };
+        [fixed.as_bytes(), &self.build_id, path].concat()
+    }
+
+    /// What `encode` gave, or what is wrong with it.
+    pub(crate) fn decode(value: &[u8]) -> Result<Identity, &'static str> {
+        decode_identity(value)
+    }
+}
+
 impl CommitMeta {
     /// The meta section, or what must not be in one.
     pub(super) fn encode(&self) -> Result<Vec<u8>, String> {
@@ -132,26 +158,7 @@ impl CommitMeta {
                 &[fixed.as_bytes(), region.name.as_bytes()],
             );
         }
-        let identity = &self.identity;
-        let path = identity.path.as_os_str().as_bytes();
-        let fixed = IdentityItem {
-            load_address: identity.load_address.into(),
-            objects_digest: identity.objects_digest,
-            flags: if identity.no_code_pointers {
-                IDENTITY_NO_CODE_POINTERS
-            } else {
-                0
-            }
-            .into(),
-            build_id_len: (identity.build_id.len() as u32).into(),
-            path_len: (path.len() as u32).into(),
-            reserved: 0.into(),
-        };
-        push(
-            &mut section,
-            ITEM_IDENTITY,
-            &[fixed.as_bytes(), &identity.build_id, path],
-        );
+        push(&mut section, ITEM_IDENTITY, &[&self.identity.encode()]);
         if section.len() as u64 > format::META_MAX_BYTES {
             return Err(format!(
                 "{} regions do not fit into a record: use fewer or give them shorter names",

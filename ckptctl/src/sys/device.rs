@@ -257,11 +257,33 @@ impl SnapshotFd {
         start: u64,
         buffer: &mut [u8],
         page_shift: u32,
+        each: impl FnMut(u64, u64),
+    ) -> io::Result<Option<u64>> {
+        self.hand_over(start, buffer, page_shift, abi::CKPT_GATHER_THAW, each)
+    }
+
+    /// As [`SnapshotFd::gather`], but the pages stay in the snapshot.
+    pub fn peek(
+        &self,
+        start: u64,
+        buffer: &mut [u8],
+        page_shift: u32,
+        each: impl FnMut(u64, u64),
+    ) -> io::Result<Option<u64>> {
+        self.hand_over(start, buffer, page_shift, 0, each)
+    }
+
+    fn hand_over(
+        &self,
+        start: u64,
+        buffer: &mut [u8],
+        page_shift: u32,
+        flags: u32,
         mut each: impl FnMut(u64, u64),
     ) -> io::Result<Option<u64>> {
         let mut ranges = [const { MaybeUninit::<abi::ckpt_range>::uninit() }; 256];
         let mut gather = argument::<abi::ckpt_gather>();
-        gather.flags = abi::CKPT_GATHER_THAW;
+        gather.flags = flags;
         gather.start_pgoff = start;
         gather.ranges = ranges.as_mut_ptr() as u64;
         gather.capacity = ranges.len() as u32;
