@@ -431,7 +431,7 @@ int ckpt_generation(ckpt_t *ctx, uint8_t generation[16]);
  */
 int ckpt_hook(ckpt_t *ctx, int when, ckpt_hook_fn *hook, void *user);
 
-/* The tracker in use: "module" or "compare"; "" if ctx is not open. */
+/* The tracker in use: "module", "pagemap" or "compare"; "" if ctx is not open. */
 const char *ckpt_tracker(ckpt_t *ctx);
 
 /*

@@ -56,6 +56,23 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// The kernel cannot watch memory for us, or somebody forbids it.
+    #[error(
+        "cannot {doing}: {source}; it takes Linux 6.7 or later with CONFIG_USERFAULTFD and CONFIG_PROC_PAGE_MONITOR, and in a container a seccomp profile that allows userfaultfd, or /dev/userfaultfd"
+    )]
+    NoPagemap {
+        /// What was tried.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// The kernel does not tell which pages changed.
+    #[error(
+        "cannot learn which pages changed: {0}; leave the arena mapped as the library has mapped it"
+    )]
+    Scan(io::Error),
+
     /// The addresses of the arena are in use.
     #[error(
         "addresses {base:#x} to {end:#x} are taken in this process: choose another base address in the options; a chain that exists wants the one it was made with, so start under `ckptctl run`, which gives the same layout each time"
@@ -231,7 +248,8 @@ impl Error {
         match self {
             Error::NoDirectory | Error::Invalid(_) | Error::Environment { .. } => libc::EINVAL,
             Error::NoDevice => libc::ENODEV,
-            Error::DeviceAccess(source) => of(source),
+            Error::DeviceAccess(source) | Error::Scan(source) => of(source),
+            Error::NoPagemap { .. } => libc::EOPNOTSUPP,
             Error::Module { source, .. } | Error::System { source, .. } => of(source),
             Error::AddressTaken { .. } => libc::EADDRINUSE,
             Error::Map { .. } | Error::Memlock { .. } | Error::HeapFull(_) => libc::ENOMEM,

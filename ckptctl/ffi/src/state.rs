@@ -87,6 +87,7 @@ pub extern "C" fn ckpt_tracker(ctx: *mut ckpt_t) -> *const c_char {
         Ok(match context.tracker() {
             "module" => c"module".as_ptr(),
             "compare" => c"compare".as_ptr(),
+            "pagemap" => c"pagemap".as_ptr(),
             other => unreachable!("a tracker {other} that C has not been told of"),
         })
     })

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What is good and what is missing on a machine, and what to do about it.
 
+mod tracker;
+
 use ckptctl::options::DEFAULT_ARENA_BYTES;
 use ckptctl::sys::abi::CKPT_ABI_VERSION;
 use ckptctl::sys::memory::PAGE;
-use ckptctl::track::Choice;
 use serde::Serialize;
 
 use super::figures;
 use super::machine::Machine;
 use super::machine::Store;
 use super::module;
+pub use tracker::Usable;
 
 /// The kernel's layout of addresses is the same for all stacks up to here: it keeps a gap of at
 /// least 128 MiB for them, a guard among it.
@@ -55,14 +57,6 @@ pub struct Check {
     pub advice: Option<String>,
 }
 
-/// What a program would be tracked by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Usable {
-    Module,
-    Compare,
-}
-
 /// The result.
 #[derive(Debug, Serialize)]
 pub struct Diagnosis {
@@ -92,7 +86,7 @@ fn ok(name: &'static str, found: impl Into<String>) -> Check {
 
 /// Judges a machine.
 pub fn diagnose(machine: &Machine) -> Diagnosis {
-    let (tracker, tracker_check) = tracker(machine);
+    let (tracker, tracker_check) = tracker::choose(machine);
     let mut checks = vec![
         kernel(machine),
         rust(machine),
@@ -106,6 +100,7 @@ pub fn diagnose(machine: &Machine) -> Diagnosis {
         stack(machine),
     ];
     checks.extend(store(machine));
+    checks.push(tracker::pagemap(machine));
     checks.push(tracker_check);
     Diagnosis { tracker, checks }
 }
@@ -382,70 +377,6 @@ fn store(machine: &Machine) -> Option<Check> {
             "set CKPT_STORE to an empty or a new directory, or to a chain's".to_owned(),
         ),
     })
-}
-
-/// What programs would be tracked by, and why.
-fn tracker(machine: &Machine) -> (Option<Usable>, Check) {
-    let name = "tracker";
-    let mappable = machine.arena_error.is_none();
-    let module = mappable
-        && machine
-            .module
-            .as_ref()
-            .is_ok_and(|version| version.abi >= CKPT_ABI_VERSION);
-    let compare = mappable && machine.copy_error.is_none();
-    let asked = |choice| match choice {
-        Choice::Auto => "",
-        Choice::Module | Choice::Compare => ", as CKPT_TRACKER says",
-    };
-    match &machine.wanted {
-        Err(error) => (
-            None,
-            check(
-                name,
-                State::Missing,
-                error.clone(),
-                "unset CKPT_TRACKER".to_owned(),
-            ),
-        ),
-        Ok(choice @ (Choice::Auto | Choice::Module)) if module => (
-            Some(Usable::Module),
-            ok(name, format!("module{}", asked(*choice))),
-        ),
-        Ok(Choice::Module) => (
-            None,
-            check(
-                name,
-                State::Missing,
-                "CKPT_TRACKER says module, and that cannot be used",
-                "see above, or unset CKPT_TRACKER".to_owned(),
-            ),
-        ),
-        Ok(Choice::Compare) if compare => (
-            Some(Usable::Compare),
-            ok(name, format!("compare{}", asked(Choice::Compare))),
-        ),
-        // A program takes the module when it is there, even one that is too old for it.
-        Ok(Choice::Auto) if compare && machine.module.is_err() => (
-            Some(Usable::Compare),
-            check(
-                name,
-                State::Advice,
-                "compare, as the module cannot be used: twice the memory, and pauses that follow \
-                 the size of the state",
-                "see above for what the module needs".to_owned(),
-            ),
-        ),
-        Ok(_) => (
-            None,
-            check(
-                name,
-                State::Missing,
-                "none can be used",
-                "see above for what is missing".to_owned(),
-            ),
-        ),
-    }
 }
 
 #[cfg(test)]

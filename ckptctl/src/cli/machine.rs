@@ -21,6 +21,7 @@ use ckptctl::sys::limits::Limit;
 use ckptctl::sys::memory::Mapping;
 use ckptctl::sys::process;
 use ckptctl::sys::users;
+use ckptctl::track;
 use ckptctl::track::Choice;
 
 use super::kernel_config::KernelConfig;
@@ -59,6 +60,8 @@ pub struct Machine {
     pub arena_error: Option<String>,
     /// Mapping a copy beside it fails so.
     pub copy_error: Option<String>,
+    /// The tracker pagemap cannot be used, and why.
+    pub pagemap: Result<(), String>,
     /// Addresses are random for programs that are not run by this tool.
     pub random_addresses: bool,
     /// Switching that off fails so.
@@ -143,6 +146,7 @@ impl Machine {
             strict_overcommit: read("/proc/sys/vm/overcommit_memory").as_deref() == Some("2"),
             arena_error: arena.as_ref().err().map(io::Error::to_string),
             copy_error: copy.as_ref().err().map(io::Error::to_string),
+            pagemap: track::try_pagemap().map_err(|error| error.to_string()),
             random_addresses: process::addresses_are_random(),
             fix_error: process::fix_addresses()
                 .err()

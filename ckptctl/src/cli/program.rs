@@ -23,10 +23,13 @@ use super::module;
 /// What `--tracker` and `CKPT_TRACKER` can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Tracker {
-    /// The kernel module if it is loaded, else compare
+    /// The kernel module if it is loaded, else pagemap if the kernel has it, else compare
     Auto,
     /// The kernel module, /dev/ckpt
     Module,
+    /// What Linux itself tells of written pages, since 6.7: needs no module, and copies what changed
+    /// in every commit
+    Pagemap,
     /// A copy of the whole state, compared at every commit: works everywhere, at twice the memory
     Compare,
 }
@@ -36,6 +39,7 @@ impl Tracker {
         match self {
             Tracker::Auto => "auto",
             Tracker::Module => "module",
+            Tracker::Pagemap => "pagemap",
             Tracker::Compare => "compare",
         }
     }
@@ -117,7 +121,7 @@ impl Program {
             None => Choice::from_environment()? == Choice::Module,
         };
         if asks_for_module {
-            module::open("; or run with --tracker compare")?;
+            module::open("; or run with --tracker pagemap")?;
         }
         if let Err(error) = process::fix_addresses() {
             if process::addresses_are_random() {

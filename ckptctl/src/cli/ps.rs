@@ -18,7 +18,7 @@ use super::output::Column;
 /// List the live arenas: whose, how large, at which epoch, changed since
 ///
 /// Shows the arenas of the kernel module that this user could open: one's own, and to root those
-/// of everybody. Programs that run without the module (tracker compare) have none.
+/// of everybody. Programs that run without the module have none.
 ///
 /// SIZE is address space and costs nothing; RESIDENT is the memory in use. AGE is the time since
 /// the last commit, CHANGED is what was written since then. PID is the process that made the

@@ -103,7 +103,7 @@ impl Context {
         let (room, committed, job) = match frozen {
             Ok(frozen) => frozen,
             Err(why) => {
-                return self.without_snapshot("the module gives no snapshot", &why, hooks);
+                return self.without_snapshot("there is no snapshot", &why, hooks);
             }
         };
         let report = CommitReport {

@@ -10,6 +10,10 @@ pub(crate) enum Call {
     OpenDevice,
     /// `ioctl(2)` with this command.
     Ioctl(u32),
+    /// `userfaultfd(2)`.
+    Userfault,
+    /// `open(2)` of the pagemap.
+    OpenPagemap,
     /// `mmap(2)`.
     Map,
     /// `munmap(2)`.

@@ -86,6 +86,34 @@ impl Mapping {
         Ok(done?)
     }
 
+    /// Its pages are pages from now on, not parts of larger ones.
+    pub fn without_huge_pages(&self) -> io::Result<()> {
+        let (base, advice) = (self.base.cast(), MmapAdvise::MADV_NOHUGEPAGE);
+        // SAFETY: The range is ours, and its content stays the same.
+        match unsafe { mman::madvise(base, self.len, advice) } {
+            // A kernel that has no huge pages does not know the advice.
+            Err(nix::errno::Errno::EINVAL) => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
+    /// Copies a part of it, whole words, to the end of some bytes. Threads of the program may
+    /// write to it meanwhile: then it is neither what was there before nor after.
+    pub fn append_to(&self, bytes: &mut Vec<u8>, offset: usize, len: usize) {
+        const WORD: usize = size_of::<u64>();
+        assert!(offset % WORD == 0 && len % WORD == 0);
+        assert!(offset <= self.len && len <= self.len - offset);
+        // SAFETY: Within the mapping.
+        let from: NonNull<u64> = unsafe { self.base.add(offset) }.cast();
+        bytes.reserve(len);
+        for word in 0..len / WORD {
+            // SAFETY: Within the mapping, which is readable, and aligned. Volatile, as others
+            // may write.
+            let value = unsafe { from.add(word).read_volatile() };
+            bytes.extend_from_slice(&value.to_ne_bytes());
+        }
+    }
+
     /// Where it begins.
     pub fn base(&self) -> NonNull<u8> {
         self.base

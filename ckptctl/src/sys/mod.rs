@@ -2,8 +2,8 @@
 //! Every system call of this crate.
 //!
 //! The calls of the chain are in [`file`], the others in [`device`], [`event`], [`memory`],
-//! [`process`] and [`thread`]. Both kinds go through a gate, at which a test can make any call fail. What
-//! only the tool needs, to run other programs, does not.
+//! [`pagemap`], [`process`], [`thread`] and [`userfault`]. Both kinds go through a gate, at which
+//! a test can make any call fail. What only the tool needs, to run other programs, does not.
 
 pub mod abi;
 #[cfg(feature = "cli")]
@@ -19,10 +19,12 @@ mod gate;
 #[cfg(feature = "cli")]
 pub mod limits;
 pub mod memory;
+pub mod pagemap;
 pub mod process;
 #[cfg(feature = "cli")]
 pub mod signals;
 pub mod thread;
+pub mod userfault;
 #[cfg(feature = "cli")]
 pub mod users;
 

@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Trackers: who owns an arena's memory and knows which of its pages changed.
 
+mod choice;
 mod compare;
 mod module;
+mod pagemap;
+mod stamps;
 
-use std::env;
 use std::io;
 use std::ops::Range;
 
 use crate::error::Error;
 use crate::sys::device::ArenaFd;
 use crate::sys::memory::Mapping;
+pub use choice::Choice;
+pub use choice::MODULE_GIVES;
+pub use choice::open;
+pub use choice::try_pagemap;
 
 /// Pages of an arena: first, and behind the last.
 pub type PageRange = Range<u64>;
@@ -108,39 +114,6 @@ fn push_run(ranges: &mut Vec<PageRange>, run: PageRange) {
     }
 }
 
-/// Which tracker to use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
-    /// The module if it is there, else comparing.
-    #[default]
-    Auto,
-    /// The kernel module.
-    Module,
-    /// A copy of everything, compared at commit. Works everywhere, at twice the memory and a
-    /// pause that follows the size of the state.
-    Compare,
-}
-
-impl Choice {
-    /// What `CKPT_TRACKER` says.
-    pub fn from_environment() -> Result<Choice, Error> {
-        const NAME: &str = "CKPT_TRACKER";
-        match env::var(NAME).as_deref() {
-            Err(env::VarError::NotPresent) | Ok("" | "auto") => Ok(Choice::Auto),
-            Ok("module") => Ok(Choice::Module),
-            Ok("compare") => Ok(Choice::Compare),
-            _ => Err(Error::Environment {
-                name: NAME,
-                value: env::var_os(NAME)
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into_owned(),
-                expected: "it can be module, compare or auto",
-            }),
-        }
-    }
-}
-
 /// What an arena is made with.
 #[derive(Clone, Debug)]
 pub struct Geometry {
@@ -152,31 +125,6 @@ pub struct Geometry {
     pub len_bytes: u64,
     /// The first commit's epoch is one above.
     pub epoch: u64,
-}
-
-/// Makes an arena.
-pub fn open(choice: Choice, geometry: &Geometry) -> Result<Box<dyn Tracker>, Error> {
-    let compare = || compare::Compare::new(geometry).map(|it| Box::new(it) as Box<dyn Tracker>);
-    let module = || module::Module::new(geometry).map(|it| Box::new(it) as Box<dyn Tracker>);
-    match choice {
-        Choice::Module => module(),
-        Choice::Compare => compare(),
-        Choice::Auto => {
-            match module() {
-                Err(error @ (Error::NoDevice | Error::DeviceAccess(_))) => {
-                    let why = match error {
-                    Error::NoDevice => "no /dev/ckpt; load the module (make kmod && insmod target/kmod/ckpt.ko)".into(),
-                    other => other.to_string(),
-                };
-                    eprintln!(
-                        "ckpt: going on without the module, every commit compares the whole state with a copy: {why}"
-                    );
-                    compare()
-                }
-                other => other,
-            }
-        }
-    }
 }
 
 fn map_error(geometry: &Geometry, source: std::io::Error) -> Error {

@@ -5,6 +5,7 @@ use super::super::machine::DeviceError;
 use super::super::machine::Node;
 use super::super::machine::Version;
 use super::*;
+use ckptctl::track::Choice;
 
 /// A machine on which all is well.
 fn sound() -> Machine {
@@ -30,6 +31,7 @@ fn sound() -> Machine {
         strict_overcommit: false,
         arena_error: None,
         copy_error: None,
+        pagemap: Ok(()),
         random_addresses: true,
         fix_error: None,
         wanted: Ok(Choice::Auto),
@@ -80,9 +82,9 @@ fn a_sound_machine_is_all_ok_and_uses_the_module() {
 }
 
 #[test]
-fn without_the_module_programs_compare_and_the_way_to_the_module_is_told() {
+fn without_the_module_programs_use_what_linux_has_and_the_way_to_the_module_is_told() {
     let machine = without_module();
-    assert_eq!(diagnose(&machine).tracker, Some(Usable::Compare));
+    assert_eq!(diagnose(&machine).tracker, Some(Usable::Pagemap));
     assert!(of(&machine, "module").advice.unwrap().contains("insmod"));
     assert!(
         of(&machine, "CONFIG_RUST")
@@ -90,7 +92,55 @@ fn without_the_module_programs_compare_and_the_way_to_the_module_is_told() {
             .unwrap()
             .contains("boot a kernel")
     );
+    let tracker = of(&machine, "tracker");
+    assert_eq!(tracker.state, State::Advice);
+    assert!(tracker.found.starts_with("pagemap, as the module cannot"));
+    assert!(tracker.advice.unwrap().contains("with the module"));
+}
+
+fn without_either() -> Machine {
+    Machine {
+        pagemap: Err("cannot use userfaultfd: Operation not permitted".into()),
+        ..without_module()
+    }
+}
+
+#[test]
+fn without_module_and_pagemap_programs_compare_and_are_told_why() {
+    let machine = without_either();
+    assert_eq!(diagnose(&machine).tracker, Some(Usable::Compare));
+    let pagemap = of(&machine, "pagemap");
+    assert_eq!(pagemap.state, State::Missing);
+    assert!(pagemap.found.contains("Operation not permitted"));
     assert_eq!(of(&machine, "tracker").state, State::Advice);
+}
+
+#[test]
+fn pagemap_is_not_missed_while_there_is_the_module() {
+    let machine = Machine {
+        pagemap: without_either().pagemap,
+        ..sound()
+    };
+    assert_eq!(of(&machine, "pagemap").state, State::Advice);
+    assert_eq!(diagnose(&machine).tracker, Some(Usable::Module));
+}
+
+#[test]
+fn a_tracker_that_was_asked_for_is_used_or_none_is() {
+    let wanted = |choice, machine| Machine {
+        wanted: Ok(choice),
+        ..machine
+    };
+    let tracker = |machine| diagnose(&machine).tracker;
+    let sound_one = wanted(Choice::Pagemap, sound());
+    assert_eq!(
+        of(&sound_one, "tracker").found,
+        "pagemap, as CKPT_TRACKER says"
+    );
+    assert_eq!(tracker(sound_one), Some(Usable::Pagemap));
+    assert_eq!(tracker(wanted(Choice::Pagemap, without_either())), None);
+    let compare = wanted(Choice::Compare, without_either());
+    assert_eq!(tracker(compare), Some(Usable::Compare));
 }
 
 #[test]
@@ -121,7 +171,7 @@ fn a_user_who_is_not_let_in_learns_of_the_group() {
     assert_eq!(access.state, State::Missing);
     assert!(access.found.contains("Permission denied"));
     assert!(access.advice.unwrap().contains("group ckpt"));
-    assert_eq!(diagnose(&machine).tracker, Some(Usable::Compare));
+    assert_eq!(diagnose(&machine).tracker, Some(Usable::Pagemap));
 }
 
 #[test]
@@ -183,7 +233,7 @@ fn a_newer_module_is_good() {
 
 #[test]
 fn a_variable_that_names_no_tracker_leaves_none() {
-    let wanted = Err("CKPT_TRACKER=magic: it can be module, compare or auto".to_owned());
+    let wanted = Err("CKPT_TRACKER=magic: it can be module, pagemap, compare or auto".to_owned());
     let machine = Machine { wanted, ..sound() };
     assert_eq!(diagnose(&machine).tracker, None);
     assert!(of(&machine, "tracker").found.contains("CKPT_TRACKER=magic"));

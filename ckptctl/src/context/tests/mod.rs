@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Contexts over the comparing tracker: the same claims hold for any.
+//! Contexts over the comparing tracker, or another in CKPT_TRACKER: the same claims hold for any.
 
 mod background;
 mod disk;
@@ -40,7 +40,10 @@ fn options(dir: &Path) -> Options {
         .name("test")
         .base(BASE.with(|base| *base))
         .arena_bytes(1 << 30)
-        .tracker(Choice::Compare)
+        .tracker(match Choice::from_environment() {
+            Ok(Choice::Auto) => Choice::Compare,
+            choice => choice.unwrap(),
+        })
 }
 
 fn open(dir: &Path) -> Context {
