@@ -1,16 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `saving-claims CLAIM DIR`: tries a claim of `claims.rs` or `pulls.rs` with a chain in a folder.
+//! `saving-claims trackers DIR`: tries those about the tracker that CKPT_TRACKER names.
 
 mod claims;
 mod pulls;
+mod trackers;
 
 use std::path::Path;
+
+use ckptctl::track::Choice;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [name, dir] = &arguments[..] else {
         panic!("usage: saving-claims CLAIM DIR")
     };
+    if name == "trackers" {
+        let choice = Choice::from_environment().unwrap_or_else(|error| panic!("{error}"));
+        return trackers::try_all(choice, Path::new(dir));
+    }
     let all = claims::ANYWHERE.iter().chain(claims::PREPARED);
     let all = all.chain(pulls::MODULE);
     let claim = all.into_iter().find(|(claim, _)| claim == name);
