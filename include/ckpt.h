@@ -113,6 +113,11 @@ typedef struct ckpt ckpt_t;
 #define CKPT_FRESH (1u << 1)
 /* ckpt_commit() returns when the epoch is durable, as ckpt_commit_sync(). ckpt_options.flags */
 #define CKPT_SYNC (1u << 2)
+/*
+ * Store every page that was written, even if the chain has its content already. Without this it is
+ * not stored again, which takes up to 48 bytes of memory for a page. ckpt_options.flags
+ */
+#define CKPT_NO_SHARING (1u << 3)
 
 /* Commits that can be on their way to the disk at the same time. */
 #define CKPT_IN_FLIGHT_MAX 4
@@ -146,7 +151,7 @@ struct ckpt_options {
 	uint64_t arena_bytes;   /* address space to reserve: 64 GiB, or what the chain says */
 	uint64_t base;          /* its address: 0x200000000000, or what the chain says */
 	uint64_t restore_epoch; /* epoch to restore: $CKPT_RESTORE_EPOCH, or the newest */
-	uint32_t flags;         /* CKPT_NO_CODE_POINTERS, CKPT_FRESH, CKPT_SYNC */
+	uint32_t flags;         /* CKPT_NO_CODE_POINTERS, CKPT_FRESH, CKPT_SYNC, CKPT_NO_SHARING */
 	uint32_t pack_threads;  /* that compress: processors less one, 4 at most; 1: the one that saves */
 	ckpt_hook_fn *after_restore; /* run at the end of ckpt_open() if it restored */
 	void *after_restore_user;
@@ -382,10 +387,12 @@ struct ckpt_commit_stats {
 	uint64_t durable_ns;      /* from closing an epoch until it was durable, all together */
 	uint64_t durable_ns_max;  /* the longest */
 	uint64_t durable_ns_last; /* the last */
-	uint64_t pages;           /* pages saved */
+	uint64_t pages;           /* pages saved, those among them that needed not be stored */
 	uint64_t stored_bytes;    /* bytes the chain grew by */
 	uint64_t copied_pages;    /* pages copied aside because they were written before they were saved */
 	uint64_t writer_waits;    /* times that a writer had to wait until its page was saved */
+	uint64_t unchanged_pages; /* pages that were written, but had their content already */
+	uint64_t shared_pages;    /* pages like others that are stored */
 };
 
 /* Tells what commits have done and cost. -EINVAL if stats is NULL or of the wrong size. */

@@ -15,7 +15,7 @@ const BLOCK: usize = 4096;
 /// Flips every `step`th byte from `first` on of all segments.
 fn flip_bytes(first: usize, step: usize) {
     let temp = memory_dir();
-    let images = small_chain(temp.path());
+    let images = full_chain(temp.path());
     let segments = segments(temp.path());
     assert!(
         segments.len() >= 2,

@@ -9,9 +9,6 @@ use std::path::Path;
 use std::process::Command;
 use std::process::Output;
 
-use ckptctl::store::Compression;
-use ckptctl::store::Options;
-use ckptctl::store::Writer;
 use support::*;
 
 /// Lets the other reader restore an epoch.
@@ -64,22 +61,39 @@ fn another_implementation_restores_every_epoch() {
 #[test]
 fn another_implementation_restores_what_zstd_compressed_or_says_what_it_lacks() {
     let temp = memory_dir();
-    let mut images = small_chain(temp.path());
-    let options = Options {
-        compression: Compression::Zstd(7),
-        ..Options::default()
-    };
-    let (mut writer, _) = Writer::open_or_create(temp.path(), options).unwrap();
-    let delta = (20..40)
-        .map(|pgoff| (pgoff, Fill::Even(pgoff as u8)))
-        .collect();
-    append(&mut writer, &mut images, &meta(8, 7), &delta).unwrap();
+    let images = full_chain(temp.path());
     assert!(read_chain(temp.path(), 7).stdout == images[&7]);
-    let output = read_chain(temp.path(), 8);
+    let output = read_chain(temp.path(), 9);
     let told = String::from_utf8_lossy(&output.stderr);
     if !told.contains("install the package zstandard") {
         assert!(output.status.success(), "{told}");
-        assert!(output.stdout == images[&8]);
+        assert!(output.stdout == images[&9]);
+    }
+}
+
+#[test]
+fn another_implementation_restores_pages_that_are_stored_once() {
+    let temp = memory_dir();
+    let mut images = Images::new();
+    let (mut writer, _) = open(temp.path(), 1 << 20).unwrap();
+    let mut shared = 0;
+    for epoch in 1..8 {
+        // Pages move, come again in other places, and stay.
+        let page = |at: u64| (at, Fill::Even(((at * epoch) % 7) as u8));
+        let delta = (epoch..60)
+            .step_by(1 + epoch as usize % 3)
+            .map(page)
+            .collect();
+        let meta = meta(epoch, (epoch > 1).then(|| epoch - 1));
+        append(&mut writer, &mut images, &meta, &delta).unwrap();
+        shared += writer.chain().find(epoch).unwrap().shared_pages;
+    }
+    assert!(shared > 100, "{shared}");
+    for (epoch, image) in &images {
+        let output = read_chain(temp.path(), *epoch);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "epoch {epoch}: {told}");
+        assert!(output.stdout == *image, "epoch {epoch}");
     }
 }
 

@@ -26,6 +26,12 @@ enum Step {
     Reopen {
         compression: Compression,
         threads: usize,
+        share: bool,
+    },
+    /// Begins a commit of a delta and gives up behind some of its runs.
+    GiveUp {
+        delta: Delta,
+        behind: prop::sample::Index,
     },
 }
 
@@ -40,7 +46,9 @@ fn compression() -> impl Strategy<Value = Compression> {
 fn fill() -> impl Strategy<Value = Fill> {
     prop_oneof![
         2 => Just(Fill::Zero),
-        3 => any::<u8>().prop_map(Fill::Even),
+        // Few of them, so that there are many that are alike.
+        3 => (0..6u8).prop_map(Fill::Even),
+        1 => (0..4u64).prop_map(Fill::Noise),
         1 => any::<u64>().prop_map(Fill::Noise),
     ]
 }
@@ -59,8 +67,10 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (1..4u64, delta()).prop_map(|(skip, delta)| Step::Commit { skip, delta }),
         1 => any::<prop::sample::Index>().prop_map(|from| Step::Restore { from }),
-        1 => (compression(), 0..4usize)
-            .prop_map(|(compression, threads)| Step::Reopen { compression, threads }),
+        1 => (compression(), 0..4usize, any::<bool>())
+            .prop_map(|(compression, threads, share)| Step::Reopen { compression, threads, share }),
+        1 => (delta(), any::<prop::sample::Index>())
+            .prop_map(|(delta, behind)| Step::GiveUp { delta, behind }),
     ]
 }
 
@@ -92,9 +102,19 @@ proptest! {
                     parent = Some(newest);
                 }
                 Step::Restore { .. } => {}
-                Step::Reopen { compression, threads } => {
+                Step::GiveUp { delta, behind } => {
+                    let runs = runs(&delta);
+                    let given_up = writer.append_with(&meta(newest + 1, parent), |sink| {
+                        for (pgoff, bytes) in &runs[..behind.index(runs.len() + 1)] {
+                            sink.push(*pgoff, bytes)?;
+                        }
+                        Err(StoreError::Invalid { epoch: 0, what: "given up".into() })
+                    });
+                    prop_assert!(given_up.is_err());
+                }
+                Step::Reopen { compression, threads, share } => {
                     drop(writer);
-                    let options = Options { segment_bytes, compression, threads };
+                    let options = Options { segment_bytes, compression, threads, share };
                     let (reopened, recovery) = Writer::open_or_create(&dir, options)?;
                     prop_assert_eq!(recovery, Default::default());
                     writer = reopened;
@@ -123,7 +143,7 @@ proptest! {
 #[test]
 fn pages_that_were_packed_side_by_side_restore_to_what_was_committed() {
     let temp = memory_dir();
-    let pages = 5000;
+    let pages: u64 = 5000;
     let meta = CommitMeta {
         arena_len_pages: pages,
         ..meta(1, None)
@@ -140,6 +160,7 @@ fn pages_that_were_packed_side_by_side_restore_to_what_was_committed() {
         let dir = temp.path().join(threads.to_string());
         let options = Options {
             threads,
+            share: false,
             ..Options::default()
         };
         let (mut writer, _) = Writer::open_or_create(&dir, options).unwrap();
@@ -232,7 +253,11 @@ fn a_loader_reads_in_the_order_of_the_files() {
 #[test]
 fn zero_pages_take_no_room_and_even_pages_little() {
     let temp = tempfile::tempdir().unwrap();
-    let (mut writer, _) = open(temp.path(), 1 << 20).unwrap();
+    let options = Options {
+        share: false,
+        ..Options::default()
+    };
+    let (mut writer, _) = Writer::open_or_create(temp.path(), options).unwrap();
     let mut stored = |epoch, fill: fn(u64) -> Fill| {
         let delta = (0..ARENA_PAGES).map(|pgoff| (pgoff, fill(pgoff))).collect();
         append(&mut writer, &mut Images::new(), &meta(epoch, None), &delta).unwrap();

@@ -20,7 +20,8 @@ from blake3 import blake3
 
 BLOCK = 4096
 FOOTER = 256
-FEATURES = 1
+FEATURES = 3
+ZERO, PARENT, HERE = 2, 4, 5
 
 
 def need(holds, what):
@@ -146,11 +147,14 @@ class Header(NamedTuple):
     meta_crc: int
     index_crc: int
     reserved: bytes
+    shared_pages: int
+    unchanged_pages: int
+    reserved_behind: bytes
     crc: int
 
     @classmethod
     def parse(cls, data):
-        return cls(*struct.unpack("<8sIIQQQ16sQQ16sQQQQIIQQQQQQII68sI", data))
+        return cls(*struct.unpack("<8sIIQQQ16sQQ16sQQQQIIQQQQQQII32sQQ20sI", data))
 
 
 class Footer(NamedTuple):
@@ -210,6 +214,10 @@ def check_meta(meta, arena_len_pages):
     need(identities == 1, "not exactly one identity")
 
 
+def referred(run):
+    return range(run.data_off, run.data_off + run.pages)
+
+
 def check_record(record, header, footer, parent_hash):
     body = record[256:-FOOTER]
     need(footer.parent_hash == parent_hash, "the parent's hash")
@@ -225,18 +233,28 @@ def check_record(record, header, footer, parent_hash):
     need(not any(record[data_end:header.index_off]), "a pad")
     need(not any(record[header.index_off + header.index_len:-FOOTER]), "a pad")
     runs = [Run(*run) for run in struct.iter_unpack("<QIIQII", index)]
-    data, page, pages = 256 + header.meta_len, 0, [0, 0]
+    data, page, pages, here = 256 + header.meta_len, 0, [0, 0, 0], set()
     for run in runs:
         need(run.pages > 0 and page <= run.pgoff, "the order of the runs")
         page = run.pgoff + run.pages
-        pages[run.codec == 2] += run.pages
-        if run.codec == 2:
+        if run.codec == ZERO:
             need(run[3:] == (0, 0, 0), "a zero run")
+            pages[1] += run.pages
+        elif run.codec in (PARENT, HERE):
+            need(run.pages <= 64 and run[4:] == (0, 0), "a reference")
+            need(run.codec == HERE or header.parent != 0, "a reference to no parent")
+            pages[2] += run.pages
         else:
             need(run.codec in DECODE and run.pages <= 64 and run.data_off == data, "a run")
             data += run.stored_len
+            pages[0] += run.pages
+            here.update(range(run.pgoff, page))
     need(data == data_end and page <= header.arena_len_pages, "the end of the runs")
-    need(pages == [header.data_pages, header.zero_pages], "the number of pages")
+    need(pages == [header.data_pages, header.zero_pages, header.shared_pages],
+         "the number of pages")
+    need(header.unchanged_pages <= header.arena_len_pages, "the number of unchanged pages")
+    for run in runs:
+        need(run.codec != HERE or here.issuperset(referred(run)), "a reference to pages not here")
     return runs
 
 
@@ -277,7 +295,7 @@ def records_of(directory):
             need(header.total_len == up(header.index_off + header.index_len + FOOTER, BLOCK),
                  "the length of a record")
             need(header.kind in (1, 2) and header.flags == 0 and not any(header.reserved)
-                 and not any(footer.reserved), "an unknown kind or flag")
+                 and not any(header.reserved_behind) and not any(footer.reserved), "an unknown kind or flag")
             need(newest < header.epoch and header.parent < header.epoch, "an epoch")
             need(header.parent == 0 or header.parent in records, "a parent")
             parent_hash = records[header.parent][1].hash if header.parent else bytes(32)
@@ -291,24 +309,42 @@ def records_of(directory):
 def restore(records, epoch):
     wanted = records[epoch][0]
     size = 1 << wanted.page_shift
-    image = bytearray(wanted.arena_len_pages * size)
-    covered = set()
-    while epoch:
+    lineage = [epoch]
+    while records[lineage[-1]][0].parent:
+        lineage.append(records[lineage[-1]][0].parent)
+    # Page to (record, run, page of that run).
+    image, parent_len_pages = {}, 0
+    for epoch in reversed(lineage):
         header, _, runs, record = records[epoch]
+        before = dict(image)
         for run in runs:
-            live = [page for page in range(run.pgoff, run.pgoff + run.pages)
-                    if page not in covered and page < wanted.arena_len_pages]
-            covered.update(live)
-            if run.codec == 2 or not live:
-                continue
+            for page in range(run.pgoff, run.pgoff + run.pages):
+                image.pop(page, None)
+                if run.codec in DECODE:
+                    image[page] = (record, run, page)
+        stored = dict(image)
+        for run in runs:
+            if run.codec in (PARENT, HERE):
+                source = stored if run.codec == HERE else before
+                for page, other in enumerate(referred(run), run.pgoff):
+                    need(other in source, "a reference to a page that is not there")
+                    need(run.codec == HERE or other < parent_len_pages,
+                         "a reference beyond the parent's arena")
+                    image[page] = source[other]
+        parent_len_pages = header.arena_len_pages
+    content = bytearray(wanted.arena_len_pages * size)
+    decoded = {}
+    for page, (record, run, other) in image.items():
+        if page >= wanted.arena_len_pages:
+            continue
+        key = (id(record), run)
+        if key not in decoded:
             stored = record[run.data_off:run.data_off + run.stored_len]
             need(crc32c(stored) == run.crc, "a run's checksum")
-            pages = DECODE[run.codec](stored, run.pages * size)
-            for page in live:
-                at = (page - run.pgoff) * size
-                image[page * size:(page + 1) * size] = pages[at:at + size]
-        epoch = header.parent
-    return image
+            decoded[key] = DECODE[run.codec](stored, run.pages * size)
+        at = (other - run.pgoff) * size
+        content[page * size:(page + 1) * size] = decoded[key][at:at + size]
+    return content
 
 
 def main():

@@ -101,6 +101,8 @@ pub unsafe extern "C" fn ckpt_stats(ctx: *mut ckpt_t, stats: *mut ckpt_commit_st
             stored_bytes: stats.stored_bytes,
             copied_pages: stats.copied_pages,
             writer_waits: stats.writer_waits,
+            unchanged_pages: stats.unchanged_pages,
+            shared_pages: stats.shared_pages,
         };
         // SAFETY: As this function's contract.
         unsafe { argument::write(place, told) }

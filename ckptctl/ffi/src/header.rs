@@ -15,6 +15,7 @@ pub const CKPT_VERSION_PATCH: u32 = 0;
 pub const CKPT_NO_CODE_POINTERS: u32 = 1;
 pub const CKPT_FRESH: u32 = 2;
 pub const CKPT_SYNC: u32 = 4;
+pub const CKPT_NO_SHARING: u32 = 8;
 pub const CKPT_IN_FLIGHT_MAX: u32 = 4;
 pub const CKPT_BEFORE_COMMIT: u32 = 1;
 pub const CKPT_AFTER_COMMIT: u32 = 2;
@@ -219,10 +220,12 @@ pub struct ckpt_commit_stats {
     pub stored_bytes: u64,
     pub copied_pages: u64,
     pub writer_waits: u64,
+    pub unchanged_pages: u64,
+    pub shared_pages: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ckpt_commit_stats"][::core::mem::size_of::<ckpt_commit_stats>() - 144usize];
+    ["Size of ckpt_commit_stats"][::core::mem::size_of::<ckpt_commit_stats>() - 160usize];
     ["Alignment of ckpt_commit_stats"][::core::mem::align_of::<ckpt_commit_stats>() - 8usize];
     ["Offset of field: ckpt_commit_stats::size"]
         [::core::mem::offset_of!(ckpt_commit_stats, size) - 0usize];
@@ -260,6 +263,10 @@ const _: () = {
         [::core::mem::offset_of!(ckpt_commit_stats, copied_pages) - 128usize];
     ["Offset of field: ckpt_commit_stats::writer_waits"]
         [::core::mem::offset_of!(ckpt_commit_stats, writer_waits) - 136usize];
+    ["Offset of field: ckpt_commit_stats::unchanged_pages"]
+        [::core::mem::offset_of!(ckpt_commit_stats, unchanged_pages) - 144usize];
+    ["Offset of field: ckpt_commit_stats::shared_pages"]
+        [::core::mem::offset_of!(ckpt_commit_stats, shared_pages) - 152usize];
 };
 unsafe extern "C" {
     pub fn ckpt_stats(ctx: *mut ckpt_t, stats: *mut ckpt_commit_stats) -> ::core::ffi::c_int;

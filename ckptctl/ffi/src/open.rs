@@ -18,6 +18,7 @@ use crate::error::Failure;
 use crate::handle::Handle;
 use crate::header::CKPT_FRESH;
 use crate::header::CKPT_NO_CODE_POINTERS;
+use crate::header::CKPT_NO_SHARING;
 use crate::header::CKPT_SYNC;
 use crate::header::ckpt_options;
 use crate::header::ckpt_t;
@@ -67,10 +68,10 @@ impl Drop for Opening {
 unsafe fn read(options: *const ckpt_options, handle: Handle) -> Result<Options, Failure> {
     // SAFETY: As this function's contract.
     let given = unsafe { argument::read(options) }?;
-    let known = CKPT_NO_CODE_POINTERS | CKPT_FRESH | CKPT_SYNC;
+    let known = CKPT_NO_CODE_POINTERS | CKPT_FRESH | CKPT_SYNC | CKPT_NO_SHARING;
     if given.flags & !known != 0 {
         return Err(Failure::invalid(format!(
-            "unknown flags {:#x}: use CKPT_NO_CODE_POINTERS, CKPT_FRESH and CKPT_SYNC, begin with CKPT_OPTIONS_INIT",
+            "unknown flags {:#x}: use CKPT_NO_CODE_POINTERS, CKPT_FRESH, CKPT_SYNC and CKPT_NO_SHARING, begin with CKPT_OPTIONS_INIT",
             given.flags & !known
         )));
     }
@@ -105,6 +106,9 @@ unsafe fn read(options: *const ckpt_options, handle: Handle) -> Result<Options, 
     }
     if given.flags & CKPT_SYNC != 0 {
         options = options.saving(Saving::Synchronous);
+    }
+    if given.flags & CKPT_NO_SHARING != 0 {
+        options = options.no_sharing();
     }
     if given.pack_threads != 0 {
         options = options.pack_threads(given.pack_threads as usize);

@@ -185,7 +185,7 @@ impl Context {
         Ok(CommitReport {
             epoch: info.epoch,
             durable: true,
-            pages: info.data_pages + info.zero_pages,
+            pages: info.pages(),
             stored_bytes: info.stored_bytes,
             pause_ns: committed.pause_ns,
             total_ns: 0,

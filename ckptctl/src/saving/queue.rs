@@ -379,7 +379,9 @@ impl State {
         stats.durable_ns += took;
         stats.durable_ns_max = stats.durable_ns_max.max(took);
         stats.durable_ns_last = took;
-        stats.pages += info.data_pages + info.zero_pages;
+        stats.pages += info.pages();
         stats.stored_bytes += info.stored_bytes;
+        stats.unchanged_pages += info.unchanged_pages;
+        stats.shared_pages += info.shared_pages;
     }
 }

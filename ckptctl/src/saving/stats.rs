@@ -30,7 +30,7 @@ pub struct Stats {
     pub durable_ns_max: u64,
     /// The last of them.
     pub durable_ns_last: u64,
-    /// Pages saved, zero pages among them.
+    /// Pages saved, zero pages among them, and those that needed not be stored.
     pub pages: u64,
     /// Bytes the chain grew by.
     pub stored_bytes: u64,
@@ -38,4 +38,8 @@ pub struct Stats {
     pub copied_pages: u64,
     /// Times that a writer had to wait until its page was saved.
     pub writer_waits: u64,
+    /// Pages that were written, but had their content already, and so were left out.
+    pub unchanged_pages: u64,
+    /// Pages that are like others, which are stored.
+    pub shared_pages: u64,
 }

@@ -13,9 +13,10 @@ use super::format::HEADER_BYTES;
 use super::format::Layout;
 use super::format::RecordHeader;
 use super::index;
-use super::index::Run;
+use super::known::Known;
 use super::meta::CommitMeta;
 use super::page_sink::PageSink;
+use super::page_sink::Pages;
 use super::record::Record;
 use super::writer::Options;
 use crate::sys::file::File;
@@ -113,6 +114,7 @@ pub(super) fn append<E: From<StoreError>>(
     meta: &CommitMeta,
     position: &Position,
     options: &Options,
+    mut known: Option<&mut Known>,
     fill: impl FnOnce(&mut PageSink<'_>) -> Result<(), E>,
 ) -> Result<Record, E> {
     let section = meta.encode().map_err(|what| StoreError::Invalid {
@@ -121,23 +123,27 @@ pub(super) fn append<E: From<StoreError>>(
     })?;
     let mut body = Body::new(file, meta.epoch, position.offset);
     body.buffer.extend_from_slice(&section);
-    let mut sink = PageSink::new(body, meta, options);
+    let mut sink = PageSink::new(body, meta, options, known.as_deref_mut());
     fill(&mut sink)?;
-    let (body, runs) = sink.finish()?;
-    Ok(finish(body, &runs, meta, &section, position)?)
+    let (body, pages) = sink.finish()?;
+    let record = finish(body, &pages, meta, &section, position)?;
+    if let Some(known) = known {
+        known.accept(meta, pages.fresh);
+    }
+    Ok(record)
 }
 
 /// Writes all that is left; the commit is durable when this returns.
 fn finish(
     mut body: Body<'_>,
-    runs: &[Run],
+    pages: &Pages,
     meta: &CommitMeta,
     meta_section: &[u8],
     position: &Position,
 ) -> Result<Record, StoreError> {
-    let index_section = index::encode(runs);
+    let index_section = index::encode(&pages.runs);
     let pages_of = |wanted: fn(Codec) -> bool| -> u64 {
-        let runs = runs.iter().filter(|run| wanted(run.codec));
+        let runs = pages.runs.iter().filter(|run| wanted(run.codec));
         runs.map(|run| u64::from(run.pages)).sum()
     };
     let layout = Layout {
@@ -170,6 +176,8 @@ fn finish(
     header.index_len = layout.index_len.into();
     header.data_pages = pages_of(Codec::has_data).into();
     header.zero_pages = pages_of(|codec| codec == Codec::Zero).into();
+    header.shared_pages = pages_of(Codec::is_reference).into();
+    header.unchanged_pages = pages.unchanged.into();
     header.meta_crc = crc32c::crc32c(meta_section).into();
     header.index_crc = crc32c::crc32c(&index_section).into();
     header.seal();

@@ -16,10 +16,21 @@ pub(super) enum Codec {
     Zero,
     /// One Zstandard frame.
     Zstd,
+    /// Nothing stored: as other pages of the parent's image.
+    Parent,
+    /// Nothing stored: as other pages that the same record stores.
+    Here,
 }
 
 impl Codec {
-    const ALL: [Codec; 4] = [Codec::None, Codec::Lz4, Codec::Zero, Codec::Zstd];
+    const ALL: [Codec; 6] = [
+        Codec::None,
+        Codec::Lz4,
+        Codec::Zero,
+        Codec::Zstd,
+        Codec::Parent,
+        Codec::Here,
+    ];
 
     pub(super) fn code(self) -> u32 {
         self as u32
@@ -32,6 +43,11 @@ impl Codec {
     /// True when a run's bytes are stored in its record.
     pub(super) fn has_data(self) -> bool {
         matches!(self, Codec::None | Codec::Lz4 | Codec::Zstd)
+    }
+
+    /// True when a run names other pages.
+    pub(super) fn is_reference(self) -> bool {
+        matches!(self, Codec::Parent | Codec::Here)
     }
 }
 
@@ -123,7 +139,7 @@ impl Decompressor {
                     .decompress_to_buffer(stored, raw)
                     .is_ok_and(|len| len == raw.len())
             }
-            Codec::None | Codec::Zero => false,
+            Codec::None | Codec::Zero | Codec::Parent | Codec::Here => false,
         }
     }
 }
@@ -191,7 +207,7 @@ mod tests {
             decompressor.decode(Codec::Lz4, &stored, &mut raw);
             let magic: &[u8] = if magic { &[0x28, 0xb5, 0x2f, 0xfd] } else { &[] };
             decompressor.decode(Codec::Zstd, &[magic, &stored].concat(), &mut raw);
-            for codec in [Codec::None, Codec::Zero] {
+            for codec in [Codec::None, Codec::Zero, Codec::Parent, Codec::Here] {
                 prop_assert!(!decompressor.decode(codec, &stored, &mut raw));
             }
         }
@@ -234,9 +250,9 @@ mod tests {
 
     #[test]
     fn every_code_is_its_own() {
-        for code in 0..4 {
+        for code in 0..6 {
             assert_eq!(Codec::from_code(code).map(Codec::code), Some(code));
         }
-        assert_eq!(Codec::from_code(4), None);
+        assert_eq!(Codec::from_code(6), None);
     }
 }

@@ -16,9 +16,11 @@ pub const BLOCK: u64 = 4096;
 pub const VERSION: u32 = 1;
 /// Bit of `features_incompat`: runs are compressed with zstd.
 pub const FEATURE_ZSTD: u64 = 1 << 0;
+/// Bit of `features_incompat`: pages that are the same are stored once.
+pub const FEATURE_SHARED: u64 = 1 << 1;
 /// The incompatible features that this code knows.
-pub const FEATURES_KNOWN: u64 = FEATURE_ZSTD;
-/// Most pages in a run with data.
+pub const FEATURES_KNOWN: u64 = FEATURE_ZSTD | FEATURE_SHARED;
+/// Most pages in a run with data, and in one that refers to other pages.
 pub const RUN_MAX_PAGES: u32 = 64;
 /// Most bytes in a meta section.
 pub const META_MAX_BYTES: u64 = 1 << 20;
@@ -178,7 +180,10 @@ pub struct RecordHeader {
     pub zero_pages: U64,
     pub meta_crc: U32,
     pub index_crc: U32,
-    reserved: [u8; 68],
+    reserved: [u8; 32],
+    pub shared_pages: U64,
+    pub unchanged_pages: U64,
+    reserved_behind: [u8; 20],
     crc: U32,
 }
 
@@ -236,7 +241,10 @@ impl RecordHeader {
     /// What is wrong with it although its checksum is right; `None` if nothing.
     pub fn fault(&self) -> Option<&'static str> {
         let layout = self.layout();
-        let pages = self.data_pages.get().checked_add(self.zero_pages.get());
+        let counts = [self.data_pages, self.zero_pages, self.shared_pages];
+        let pages = counts
+            .iter()
+            .try_fold(0u64, |sum, count| sum.checked_add(count.get()));
         let checks = [
             (self.kind().is_some(), "its kind is unknown"),
             (
@@ -244,7 +252,10 @@ impl RecordHeader {
                 "its header length is not 256",
             ),
             (self.flags.get() == 0, "it has unknown flags"),
-            (self.reserved == [0; 68], "its reserved bytes are not zero"),
+            (
+                self.reserved == [0; 32] && self.reserved_behind == [0; 20],
+                "its reserved bytes are not zero",
+            ),
             (
                 (1..=EPOCH_MAX).contains(&self.epoch.get()),
                 "its epoch is out of range",
@@ -277,6 +288,10 @@ impl RecordHeader {
             (
                 pages.is_some_and(|pages| pages <= self.arena_len_pages.get()),
                 "it has more pages than its arena",
+            ),
+            (
+                self.unchanged_pages.get() <= self.arena_len_pages.get(),
+                "it left out more pages than its arena has",
             ),
         ];
         checks

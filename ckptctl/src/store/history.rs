@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::chain::Chain;
-use super::codec::Codec;
 use super::error::StoreError;
 use super::format::IndexEntry;
 use super::format::Layout;
@@ -106,9 +105,13 @@ impl Image {
         layout.total_len().unwrap_or(u64::MAX)
     }
 
+    /// A page that is the same as another one takes nothing, as in the chain. So a full
+    /// checkpoint is never told to be larger than it would have been.
     fn set(&mut self, pages: Range<u64>, run: &Run) {
         self.clear(&pages);
-        if run.codec != Codec::Zero {
+        if run.codec.is_reference() {
+            self.add(pages, 0);
+        } else if run.codec.has_data() {
             let share = u64::from(run.stored_len) * SHARE_UNIT / u64::from(run.pages);
             self.add(pages, share);
         }
@@ -143,6 +146,7 @@ impl Image {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::codec::Codec;
 
     fn run(codec: Codec, pages: u32, stored_len: u32) -> Run {
         Run {

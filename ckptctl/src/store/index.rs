@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The page index of a record: its runs, encoded, and checked when decoded.
 
+use std::ops::Range;
+
 use zerocopy::FromBytes;
 use zerocopy::IntoBytes;
 
 use super::codec::Codec;
+use super::format::ARENA_MAX_PAGES;
 use super::format::IndexEntry;
 use super::format::RUN_MAX_PAGES;
 use super::format::RecordHeader;
@@ -15,7 +18,7 @@ pub(super) struct Run {
     pub pgoff: u64,
     pub pages: u32,
     pub codec: Codec,
-    /// From the record's start.
+    /// Of data from the record's start, of a reference the page it refers to.
     pub data_off: u64,
     pub stored_len: u32,
     pub crc: u32,
@@ -25,6 +28,11 @@ impl Run {
     /// The page after its last.
     pub fn end(&self) -> u64 {
         self.pgoff + u64::from(self.pages)
+    }
+
+    /// The pages that a reference refers to.
+    pub fn referred(&self) -> Range<u64> {
+        self.data_off..self.data_off + u64::from(self.pages)
     }
 
     /// What it is called in a report.
@@ -62,7 +70,7 @@ pub(super) fn decode(section: &[u8], header: &RecordHeader) -> Result<Vec<Run>, 
     let mut runs = Vec::with_capacity(entries.len());
     let mut next_pgoff = 0;
     let mut next_data = header.layout().data_off();
-    let (mut data_pages, mut zero_pages) = (0, 0);
+    let (mut data_pages, mut zero_pages, mut shared_pages) = (0, 0, 0);
     for entry in entries {
         let run = Run {
             pgoff: entry.pgoff.get(),
@@ -85,6 +93,14 @@ pub(super) fn decode(section: &[u8], header: &RecordHeader) -> Result<Vec<Run>, 
                 zero_pages += pages;
                 pages > 0 && run.data_off == 0 && stored == 0 && run.crc == 0
             }
+            Codec::Parent | Codec::Here => {
+                shared_pages += pages;
+                (1..=RUN_MAX_PAGES).contains(&run.pages)
+                    && run.data_off <= ARENA_MAX_PAGES
+                    && (run.codec == Codec::Here || header.parent.get() != 0)
+                    && stored == 0
+                    && run.crc == 0
+            }
             Codec::None | Codec::Lz4 | Codec::Zstd => {
                 let placed = run.data_off == next_data;
                 data_pages += pages;
@@ -106,10 +122,30 @@ pub(super) fn decode(section: &[u8], header: &RecordHeader) -> Result<Vec<Run>, 
     if next_data != header.layout().data_off() + header.data_len.get()
         || data_pages != header.data_pages.get()
         || zero_pages != header.zero_pages.get()
+        || shared_pages != header.shared_pages.get()
     {
         return Err("its index and its header contradict each other");
     }
+    if !runs_refer_to_data(&runs) {
+        return Err("its index refers to pages that are not stored there");
+    }
     Ok(runs)
+}
+
+/// Whether every page that a record's own pages are to be like is stored in it.
+fn runs_refer_to_data(runs: &[Run]) -> bool {
+    let mut here = runs.iter().filter(|run| run.codec == Codec::Here);
+    here.all(|reference| {
+        let Range { mut start, end } = reference.referred();
+        let first = runs.partition_point(|run| run.end() <= start);
+        for run in &runs[first..] {
+            if start >= end || run.pgoff > start || !run.codec.has_data() {
+                break;
+            }
+            start = run.end();
+        }
+        start >= end
+    })
 }
 
 #[cfg(test)]

@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::chain::Chain;
-use super::codec::Codec;
 use super::damage::Damage;
 use super::error::StoreError;
 use super::index::Run;
-use super::page_set::PageSet;
+use super::page_map::Dangling;
+use super::page_map::PageMap;
+use super::record::Record;
 use super::run_reader::OpenSegment;
 use super::run_reader::RunBuffers;
 
@@ -23,6 +24,8 @@ pub(super) struct Piece {
     pub offset: u64,
     pub run: Run,
     pub live: Range<u64>,
+    /// Which page of the run the first of them is like. The same, but for references.
+    pub source: u64,
 }
 
 impl Piece {
@@ -115,8 +118,9 @@ impl Loader {
             self.decoded = Some(piece.place());
         }
         self.next += 1;
-        let byte = |pgoff: u64| ((pgoff - piece.run.pgoff) << self.page_shift) as usize;
-        let bytes = &self.buffers.raw()[byte(piece.live.start)..byte(piece.live.end)];
+        let start = ((piece.source - piece.run.pgoff) << self.page_shift) as usize;
+        let len = ((piece.live.end - piece.live.start) << self.page_shift) as usize;
+        let bytes = &self.buffers.raw()[start..start + len];
         Ok(Some(PageRun {
             pgoff: piece.live.start,
             bytes,
@@ -158,31 +162,52 @@ impl Loader {
 /// The parts of runs that make up an epoch, in the order of the files.
 pub(super) fn plan(chain: &Chain, epoch: u64) -> Result<Vec<Piece>, StoreError> {
     let limit = chain.restorable(epoch)?.info.arena_len_pages;
-    let mut covered = PageSet::default();
-    let mut plan = Vec::new();
+    let mut lineage: Vec<&Record> = chain.lineage(epoch).collect();
+    lineage.reverse();
+    let mut image = PageMap::default();
     let mut open = OpenSegment::default();
-    for record in chain.lineage(epoch) {
-        let segment = record.info.segment;
-        let file = open.of(chain, segment)?;
+    let mut parent_len_pages = 0;
+    for record in lineage {
+        let info = &record.info;
+        let file = open.of(chain, info.segment)?;
         let runs = chain
             .record_file(record, file)
             .runs(&record.header)?
             .map_err(|(offset, what)| chain.damaged_now(record, offset, what, epoch))?;
-        for run in runs {
-            for live in covered.insert(run.pgoff.min(limit)..run.end().min(limit)) {
-                if run.codec != Codec::Zero {
-                    let offset = record.info.offset + run.data_off;
-                    plan.push(Piece {
-                        epoch: record.info.epoch,
-                        segment,
-                        offset,
-                        run,
-                        live,
-                    });
-                }
-            }
-        }
+        image
+            .apply(&runs, parent_len_pages, |run| (record, *run))
+            .map_err(|dangling| {
+                let (offset, what) = dangling_reference(record, dangling);
+                chain.damaged_now(record, offset, what, epoch)
+            })?;
+        parent_len_pages = info.arena_len_pages;
     }
+    image.clear(&(limit..u64::MAX));
+    let pieces = image.into_parts().map(|part| {
+        let (record, run): (&Record, Run) = part.place;
+        Piece {
+            epoch: record.info.epoch,
+            segment: record.info.segment,
+            offset: record.info.offset + run.data_off,
+            run,
+            live: part.pages,
+            source: part.source,
+        }
+    });
+    let mut plan: Vec<Piece> = pieces.collect();
     plan.sort_by_key(|piece| (piece.segment, piece.offset, piece.live.start));
     Ok(plan)
+}
+
+/// Where it is wrong, and what, when a record refers to pages that its parent does not have.
+pub(super) fn dangling_reference(record: &Record, Dangling(run): Dangling) -> (u64, String) {
+    let epoch = record.info.epoch;
+    let from = run.referred();
+    let what = format!(
+        "epoch {epoch}: {} are said to be like pages {} to {} of its parent, which are not there",
+        run.name(),
+        from.start,
+        from.end - 1
+    );
+    (record.info.offset + record.header.index_off.get(), what)
 }

@@ -7,6 +7,9 @@ use super::codec::is_zero;
 use super::error::StoreError;
 use super::format::RUN_MAX_PAGES;
 use super::index::Run;
+use super::known::Fresh;
+use super::known::Known;
+use super::known::ZERO;
 use super::meta::CommitMeta;
 use super::packing::PARCEL_BYTES;
 use super::packing::Packer;
@@ -31,10 +34,47 @@ pub struct PageSink<'a> {
     /// Pages that are to be packed next.
     parcel: Parcel,
     next_pgoff: u64,
+    /// What is in the chain already; none when every page is to be stored.
+    known: Option<&'a mut Known>,
+    fresh: Fresh,
+    unchanged: u64,
+}
+
+/// What became of the pages of a record.
+#[derive(Debug)]
+pub(super) struct Pages {
+    /// For the index.
+    pub runs: Vec<Run>,
+    /// Pages that were left out because they are as in the parent.
+    pub unchanged: u64,
+    /// What is known of them now.
+    pub fresh: Fresh,
+}
+
+/// Where the content of a page is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In the parent's image, at the same place.
+    Unchanged,
+    Zero,
+    /// At this page of the parent's image.
+    Parent(u64),
+    /// At this page of the record.
+    Here(u64),
+    /// Nowhere yet.
+    New,
 }
 
 impl<'a> PageSink<'a> {
-    pub(super) fn new(body: Body<'a>, meta: &CommitMeta, options: &Options) -> PageSink<'a> {
+    pub(super) fn new(
+        body: Body<'a>,
+        meta: &CommitMeta,
+        options: &Options,
+        mut known: Option<&'a mut Known>,
+    ) -> PageSink<'a> {
+        if let Some(known) = &mut known {
+            known.begin(meta.parent);
+        }
         let mut packer = Packer::new(options.compression, options.threads);
         PageSink {
             body,
@@ -46,6 +86,9 @@ impl<'a> PageSink<'a> {
             parcel: packer.parcel(),
             packer,
             next_pgoff: 0,
+            known,
+            fresh: Fresh::default(),
+            unchanged: 0,
         }
     }
 
@@ -78,27 +121,58 @@ impl<'a> PageSink<'a> {
             )));
         }
         for (pgoff, page) in (pgoff..).zip(bytes.chunks_exact(page_bytes)) {
-            if is_zero(page) {
-                self.add(pgoff, Codec::Zero, u32::MAX);
-            } else {
-                self.add_data(pgoff, page)?;
+            match self.place_of(pgoff, page) {
+                Place::Unchanged => self.unchanged += 1,
+                Place::Zero => self.add(pgoff, Codec::Zero, 0, u32::MAX),
+                Place::Parent(page) => self.add(pgoff, Codec::Parent, page, RUN_MAX_PAGES),
+                Place::Here(page) => self.add(pgoff, Codec::Here, page, RUN_MAX_PAGES),
+                Place::New => self.add_data(pgoff, page)?,
             }
         }
         self.next_pgoff = pgoff + pages;
         Ok(())
     }
 
-    /// Adds a page to the last run, if it goes on with it, or to a new one.
-    fn add(&mut self, pgoff: u64, codec: Codec, max_pages: u32) {
+    /// Finds out where the content of a page is, and notes it.
+    fn place_of(&mut self, pgoff: u64, page: &[u8]) -> Place {
+        let zero = is_zero(page);
+        let Some(known) = &mut self.known else {
+            return if zero { Place::Zero } else { Place::New };
+        };
+        let digest = if zero { ZERO } else { known.digest(page) };
+        if known.has(pgoff, digest) {
+            return Place::Unchanged;
+        }
+        let place = if zero {
+            Place::Zero
+        } else if let Some(page) = known.find(digest) {
+            Place::Parent(page)
+        } else if let Some(page) = self.fresh.find(digest) {
+            Place::Here(page)
+        } else {
+            Place::New
+        };
+        self.fresh.note(known, pgoff, digest, place == Place::New);
+        place
+    }
+
+    /// Adds a page to the last run, if it goes on with it, or to a new one. A reference is to
+    /// page `referred`.
+    fn add(&mut self, pgoff: u64, codec: Codec, referred: u64, max_pages: u32) {
         match self.runs.last_mut() {
-            Some(run) if run.codec == codec && run.end() == pgoff && run.pages < max_pages => {
+            Some(run)
+                if run.codec == codec
+                    && run.end() == pgoff
+                    && (!codec.is_reference() || run.referred().end == referred)
+                    && run.pages < max_pages =>
+            {
                 run.pages += 1;
             }
             _ => self.runs.push(Run {
                 pgoff,
                 pages: 1,
                 codec,
-                data_off: 0,
+                data_off: referred,
                 stored_len: 0,
                 crc: 0,
             }),
@@ -114,7 +188,7 @@ impl<'a> PageSink<'a> {
         } else {
             RUN_MAX_PAGES
         };
-        self.add(pgoff, Codec::None, max_pages);
+        self.add(pgoff, Codec::None, 0, max_pages);
         self.parcel.raw.extend_from_slice(page);
         match self.parcel.lens.last_mut() {
             Some(len) if self.runs.len() == runs_before => *len += page.len(),
@@ -157,12 +231,17 @@ impl<'a> PageSink<'a> {
 
     /// Packs and writes all that is left; gives back the record without its index, and what
     /// goes into that.
-    pub(super) fn finish(mut self) -> Result<(Body<'a>, Vec<Run>), StoreError> {
+    pub(super) fn finish(mut self) -> Result<(Body<'a>, Pages), StoreError> {
         self.end_parcel()?;
         while let Some(packed) = self.packer.take() {
             self.write(packed)?;
         }
-        Ok((self.body, self.runs))
+        let pages = Pages {
+            runs: self.runs,
+            unchanged: self.unchanged,
+            fresh: self.fresh,
+        };
+        Ok((self.body, pages))
     }
 
     fn invalid(&self, what: String) -> StoreError {

@@ -45,6 +45,10 @@ pub struct CommitInfo {
     pub data_pages: u64,
     /// Pages it says are zero.
     pub zero_pages: u64,
+    /// Pages that are the same as others, which are stored.
+    pub shared_pages: u64,
+    /// Pages that were written, but not changed, and so were left out.
+    pub unchanged_pages: u64,
     /// What the record takes on disk.
     pub stored_bytes: u64,
     /// Number of the segment that holds it.
@@ -59,9 +63,15 @@ pub struct CommitInfo {
 }
 
 impl CommitInfo {
-    /// Bytes of the pages that the delta says something about.
+    /// Pages that were written before it, and perhaps changed.
+    pub fn pages(&self) -> u64 {
+        let stored = self.data_pages + self.zero_pages + self.shared_pages;
+        stored + self.unchanged_pages
+    }
+
+    /// Bytes of these pages.
     pub fn raw_bytes(&self) -> u64 {
-        (self.data_pages + self.zero_pages) << self.page_shift
+        self.pages() << self.page_shift
     }
 }
 
@@ -93,6 +103,8 @@ impl Record {
             page_shift: header.page_shift.get(),
             data_pages: header.data_pages.get(),
             zero_pages: header.zero_pages.get(),
+            shared_pages: header.shared_pages.get(),
+            unchanged_pages: header.unchanged_pages.get(),
             stored_bytes: header.total_len.get(),
             segment: header.segment.get(),
             offset: header.offset.get(),

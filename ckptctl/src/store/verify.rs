@@ -16,6 +16,8 @@ use super::error::StoreError;
 use super::format::FOOTER_BYTES;
 use super::format::HEADER_BYTES;
 use super::index::Run;
+use super::loader;
+use super::page_map::PageMap;
 use super::record::Record;
 use super::record::RecordFile;
 use super::run_reader::OpenSegment;
@@ -81,6 +83,7 @@ impl Chain {
             done += record.info.stored_bytes;
             progress(done, total);
         }
+        check.references()?;
         check.charge_lost_runs()?;
         progress(total, total);
 
@@ -130,7 +133,7 @@ impl Check<'_> {
         let layout = header.layout();
         let index_off = header.index_off.get();
         hasher.update(&file.read(start + HEADER_BYTES, layout.meta_len)?);
-        for run in runs.iter().filter(|run| run.codec != Codec::Zero) {
+        for run in runs.iter().filter(|run| run.codec.has_data()) {
             self.run(file, record, run)?;
             hasher.update(self.buffers.stored());
             self.pages += u64::from(run.pages);
@@ -188,6 +191,56 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Checks that what records say is like pages of their parents is there. Loading an epoch
+    /// fails otherwise, and so does loading what descends from it.
+    fn references(&mut self) -> Result<(), StoreError> {
+        let records = &self.chain.scan.records;
+        let refers = |record: &Record| record.header.shared_pages.get() > 0;
+        if !records.iter().any(refers) {
+            return Ok(());
+        }
+        let mut lost = BTreeSet::new();
+        let mut segment = OpenSegment::default();
+        // Of the record before, and which that was.
+        let (mut image, mut at) = (PageMap::default(), None);
+        for record in records.iter().filter(|record| record.info.restorable) {
+            let (epoch, parent) = (record.info.epoch, record.info.parent);
+            if parent.is_some_and(|parent| lost.contains(&parent)) {
+                lost.insert(epoch);
+                continue;
+            }
+            let lineage: Vec<&Record> = match parent {
+                _ if parent == at && at.is_some() => vec![record],
+                _ => {
+                    image = PageMap::default();
+                    self.chain.lineage(epoch).collect()
+                }
+            };
+            at = Some(epoch);
+            for record in lineage.into_iter().rev() {
+                let file = segment.of(self.chain, record.info.segment)?;
+                let file = self.chain.record_file(record, file);
+                // What cannot be read was found already.
+                let Ok(runs) = file.runs(&record.header)? else {
+                    at = None;
+                    break;
+                };
+                let parent = record
+                    .info
+                    .parent
+                    .and_then(|parent| self.chain.find(parent));
+                let parent_len_pages = parent.map_or(0, |parent| parent.arena_len_pages);
+                if let Err(dangling) = image.apply(&runs, parent_len_pages, |_| ()) {
+                    let (offset, what) = loader::dangling_reference(record, dangling);
+                    self.found(&file, offset, what, self.descendants(record));
+                    lost.insert(epoch);
+                    at = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn descendants(&self, record: &Record) -> Vec<u64> {
         descendants(&self.chain.scan.records, &[record.info.epoch])
     }
@@ -217,20 +270,26 @@ impl Check<'_> {
                 .parent
                 .and_then(|parent| remainders.get(&parent));
             let mut mine = parent.cloned().unwrap_or_default();
-            if !mine.is_empty() {
+            let mut own = self
+                .lost_runs
+                .iter()
+                .filter(|lost| lost.epoch == epoch)
+                .peekable();
+            let mut runs = Vec::new();
+            if !mine.is_empty() || own.peek().is_some() {
                 let file = segment.of(self.chain, record.info.segment)?;
-                let runs = self.chain.record_file(record, file).runs(&record.header)?;
-                for run in runs.unwrap_or_default() {
-                    for remainder in &mut mine {
-                        subtract(&mut remainder.pages, &(run.pgoff..run.end()));
-                    }
-                }
+                let read = self.chain.record_file(record, file).runs(&record.header)?;
+                runs = read.unwrap_or_default();
+                mine = mine
+                    .into_iter()
+                    .map(|remainder| remainder.after(&runs))
+                    .collect();
             }
-            let own = self.lost_runs.iter().filter(|lost| lost.epoch == epoch);
-            mine.extend(own.map(|lost| Remainder {
+            let own = own.map(|lost| Remainder {
                 damage: lost.damage,
                 pages: vec![lost.pages.clone()],
-            }));
+            });
+            mine.extend(own.map(|remainder| remainder.shared_by(&runs)));
             mine.retain(|remainder| !remainder.pages.is_empty());
             for Remainder { damage, pages } in &mine {
                 // A page beyond the arena of this epoch is not part of it.
@@ -254,8 +313,42 @@ impl Check<'_> {
 struct Remainder {
     /// Which damage names the run.
     damage: usize,
-    /// Ascending and disjoint.
+    /// Disjoint.
     pages: Vec<Range<u64>>,
+}
+
+impl Remainder {
+    /// What an epoch has of it, with these runs, when its parent has this much.
+    fn after(mut self, runs: &[Run]) -> Remainder {
+        let references = runs.iter().filter(|run| run.codec == Codec::Parent);
+        let copies: Vec<_> = references.flat_map(|run| self.copies(run)).collect();
+        for run in runs {
+            subtract(&mut self.pages, &(run.pgoff..run.end()));
+        }
+        self.pages.extend(copies);
+        self
+    }
+
+    /// What the epoch of the damaged run has of it.
+    fn shared_by(mut self, runs: &[Run]) -> Remainder {
+        let references = runs.iter().filter(|run| run.codec == Codec::Here);
+        let copies: Vec<_> = references.flat_map(|run| self.copies(run)).collect();
+        self.pages.extend(copies);
+        self
+    }
+
+    /// The pages that a reference makes like some of these.
+    fn copies(&self, reference: &Run) -> Vec<Range<u64>> {
+        let from = reference.referred();
+        let there = |page: u64| page - from.start + reference.pgoff;
+        let hit = self
+            .pages
+            .iter()
+            .map(|range| range.start.max(from.start)..range.end.min(from.end));
+        hit.filter(|range| !range.is_empty())
+            .map(|range| there(range.start)..there(range.end))
+            .collect()
+    }
 }
 
 /// Takes a range out of disjoint ranges.

@@ -14,8 +14,10 @@ use super::damage::Damage;
 use super::damage::TornTail;
 use super::error::StoreError;
 use super::format::BLOCK;
+use super::format::FEATURE_SHARED;
 use super::format::FEATURE_ZSTD;
 use super::format::SegmentFields;
+use super::known::Known;
 use super::lock::WriterLock;
 use super::meta::CommitMeta;
 use super::page_sink::PageSink;
@@ -37,6 +39,9 @@ pub struct Options {
     /// Threads that compress. With 0 or 1 the thread that appends does it itself; so it does
     /// for the first 2 MiB of a record.
     pub threads: usize,
+    /// Pages whose content the chain has are not stored again: neither those that did not
+    /// change, nor those that are like others. Takes memory, 32 bytes for a page.
+    pub share: bool,
 }
 
 impl Options {
@@ -47,10 +52,12 @@ impl Options {
 
     /// Incompatible features that a segment must have for records written like this.
     fn features(&self) -> u64 {
-        match self.compression {
+        let zstd = match self.compression {
             Compression::Zstd(_) => FEATURE_ZSTD,
             Compression::None | Compression::Lz4 => 0,
-        }
+        };
+        let shared = if self.share { FEATURE_SHARED } else { 0 };
+        zstd | shared
     }
 }
 
@@ -62,6 +69,7 @@ impl Default for Options {
             threads: processors()
                 .saturating_sub(1)
                 .min(Self::THREADS_DEFAULT_MAX),
+            share: true,
         }
     }
 }
@@ -85,6 +93,8 @@ pub struct Writer {
     _lock: WriterLock,
     chain: Chain,
     options: Options,
+    /// What the chain has, if pages are to be shared.
+    known: Option<Known>,
     /// The last segment.
     file: File,
     /// Where the next record goes in it.
@@ -148,10 +158,15 @@ impl Writer {
         file::sync_dir(&dir).map_err(StoreError::io("sync", &dir))?;
         recovery.torn = scan.torn.take();
         recovery.damage = scan.damage.clone();
+        let known = match options.share {
+            true => Some(Known::new().map_err(StoreError::io("get random bytes for", &dir))?),
+            false => None,
+        };
         let writer = Writer {
             _lock: lock,
             chain: Chain { dir, scan },
             options,
+            known,
             file,
             end,
             unfinished: false,
@@ -208,7 +223,14 @@ impl Writer {
             parent_hash,
         };
         self.unfinished = true;
-        let record = match append::append(&self.file, meta, &position, &self.options, fill) {
+        let record = match append::append(
+            &self.file,
+            meta,
+            &position,
+            &self.options,
+            self.known.as_mut(),
+            fill,
+        ) {
             Ok(record) => record,
             Err(error) => {
                 self.undo()?;

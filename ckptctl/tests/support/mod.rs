@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use ckptctl::store::Chain;
 use ckptctl::store::CommitMeta;
+use ckptctl::store::Compression;
 use ckptctl::store::Identity;
 use ckptctl::store::Kind;
 use ckptctl::store::Options;
@@ -213,6 +214,35 @@ pub fn small_chain(dir: &Path) -> Images {
     };
     commit(&restore, &[]);
     commit(&meta(7, 6), &[(3, Even(6)), (4, Even(7)), (50, Noise(3))]);
+    images
+}
+
+/// The same, and a segment that uses all that a later writer may: zstd, and pages that are not
+/// stored because they are as others, in their record and in its parent, or did not change.
+pub fn full_chain(dir: &Path) -> Images {
+    let mut images = small_chain(dir);
+    let options = Options {
+        compression: Compression::Zstd(3),
+        ..Options::default()
+    };
+    let (mut writer, _) = Writer::open_or_create(dir, options).expect("a sound chain");
+    let mut commit = |epoch: u64, delta: &[(u64, Fill)]| {
+        let delta = delta.iter().copied().collect();
+        append(&mut writer, &mut images, &meta(epoch, epoch - 1), &delta).expect("a sound chain");
+        writer.chain().find(epoch).expect("it is there").clone()
+    };
+    use Fill::Even;
+    use Fill::Noise;
+    let first = commit(
+        8,
+        &[(11, Even(1)), (12, Even(2)), (13, Even(1)), (14, Noise(4))],
+    );
+    assert_eq!((first.data_pages, first.shared_pages), (3, 1));
+    let second = commit(
+        9,
+        &[(12, Even(2)), (14, Even(8)), (20, Noise(4)), (21, Even(1))],
+    );
+    assert_eq!((second.data_pages, second.shared_pages), (1, 2));
     images
 }
 

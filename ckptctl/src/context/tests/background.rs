@@ -106,7 +106,7 @@ fn an_epoch_is_what_the_program_had_when_it_committed() {
     let pages: Vec<u64> = chain
         .commits()
         .take(3)
-        .map(|commit| commit.data_pages + commit.zero_pages)
+        .map(|commit| commit.pages())
         .collect();
     // The head, and in the region the first page and the epoch's own.
     assert_eq!(

@@ -27,7 +27,7 @@ pub(crate) fn memory_dir() -> tempfile::TempDir {
         .unwrap()
 }
 
-fn meta(epoch: u64) -> CommitMeta {
+pub(crate) fn meta(epoch: u64) -> CommitMeta {
     CommitMeta {
         epoch,
         parent: (epoch > 1).then(|| epoch - 1),
