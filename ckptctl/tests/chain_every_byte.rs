@@ -12,16 +12,17 @@ use support::*;
 
 const BLOCK: usize = 4096;
 
-/// Flips every `step`th byte from `first` on of all segments.
-fn flip_bytes(first: usize, step: usize) {
+/// Makes a chain and flips every `step`th byte from `first` on of its segments, the first
+/// `skip` of them left out.
+fn flip_bytes(make: fn(&Path) -> Images, skip: usize, first: usize, step: usize) {
     let temp = memory_dir();
-    let images = full_chain(temp.path());
+    let images = make(temp.path());
     let segments = segments(temp.path());
     assert!(
         segments.len() >= 2,
-        "the last segment and another one are to be tried"
+        "the last segment and another one are to be there"
     );
-    for (path, content) in &segments {
+    for (path, content) in &segments[skip..] {
         let file = fs::OpenOptions::new().write(true).open(path).unwrap();
         for at in (first..content.len()).step_by(step) {
             // Another bit each time, but never a change that is none.
@@ -54,12 +55,22 @@ fn flip_bytes(first: usize, step: usize) {
 // Two tests, so that two processors share the work.
 #[test]
 fn every_flipped_even_byte_is_found_and_never_handed_out() {
-    flip_bytes(0, 2);
+    flip_bytes(small_chain, 0, 0, 2);
 }
 
 #[test]
 fn every_flipped_odd_byte_is_found_and_never_handed_out() {
-    flip_bytes(1, 2);
+    flip_bytes(small_chain, 0, 1, 2);
+}
+
+#[test]
+fn every_flipped_even_byte_of_zstd_and_references_is_found() {
+    flip_bytes(full_chain, 2, 0, 2);
+}
+
+#[test]
+fn every_flipped_odd_byte_of_zstd_and_references_is_found() {
+    flip_bytes(full_chain, 2, 1, 2);
 }
 
 /// Where the records of a chain's last segment end.
