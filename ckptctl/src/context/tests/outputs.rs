@@ -284,6 +284,14 @@ fn outputs_of_a_state_that_was_taken_back_are_lost() {
     assert_eq!(now(&outputs), [Safe(3)]);
 }
 
+struct End<'a>(&'a Outputs<u64>);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 #[test]
 fn what_a_thread_wrote_before_it_held_an_output_is_in_the_chain_when_it_comes_back() {
     const THREADS: usize = 3;
@@ -303,13 +311,16 @@ fn what_a_thread_wrote_before_it_held_an_output_is_in_the_chain_when_it_comes_ba
             scope.spawn(move || {
                 for value in 1..=200 {
                     number(thread).store(value, Ordering::SeqCst);
-                    while outputs.hold(0, (thread as u64) << 32 | value).is_err() {
+                    let hold = || outputs.hold(0, (thread as u64) << 32 | value);
+                    while hold().is_err_and(|refused| refused.error.errno() == libc::EAGAIN) {
                         thread::yield_now();
                     }
                 }
                 done.fetch_add(1, Ordering::SeqCst);
             });
         }
+        // Should this thread panic, the others must not wait for it.
+        let _end = End(&outputs);
         let mut last = [0; THREADS];
         let mut examined = 0;
         while last != [200; THREADS] {
