@@ -16,6 +16,7 @@ mod cpus;
 mod credentials;
 mod device;
 mod failure;
+mod famine;
 mod ioctl;
 mod ktap;
 mod mapping;

@@ -16,6 +16,7 @@ it do not run.
   --seed N       seed of the random tests (default: from the clock; printed)
   --ops N        operations of each run of the shadow oracle (default 1000000)
   --fuzz-calls N calls of the processes that call anything (default 200000)
+  --starve N     refuse the module N of a hundred allocations, at random, in all tests
   --module PATH  the module, for the tests that unload it (default /ckpt/ckpt.ko)
   --scratch DIR  a directory on a disk that can do O_DIRECT (default /scratch)
   --slow N       multiply the time limit of every test by N
@@ -39,6 +40,8 @@ pub struct Options {
     pub fuzz_calls: usize,
     /// The module's file.
     pub module: PathBuf,
+    /// Of a hundred allocations of the module, so many are refused in all tests.
+    pub starve: u32,
     /// A directory on a real disk.
     pub scratch: PathBuf,
     /// Factor for time limits.
@@ -60,6 +63,7 @@ impl Options {
             ops: 1_000_000,
             fuzz_calls: 200_000,
             module: PathBuf::from("/ckpt/ckpt.ko"),
+            starve: 0,
             scratch: PathBuf::from("/scratch"),
             slow: 1,
             filters: Vec::new(),
@@ -77,6 +81,7 @@ impl Options {
                 "--seed" => options.seed = number(&argument, &value()?)?,
                 "--ops" => options.ops = number(&argument, &value()?)?,
                 "--fuzz-calls" => options.fuzz_calls = number(&argument, &value()?)?,
+                "--starve" => options.starve = number(&argument, &value()?)?,
                 "--slow" => options.slow = number(&argument, &value()?)?,
                 "--module" => options.module = PathBuf::from(value()?),
                 "--scratch" => options.scratch = PathBuf::from(value()?),

@@ -31,6 +31,8 @@ use nix::unistd::setpgid;
 
 use crate::failure::Failure;
 use crate::failure::Outcome;
+use crate::famine;
+use crate::famine::Famine;
 use crate::ktap;
 use crate::options::Options;
 use crate::pipe::pipe;
@@ -81,15 +83,31 @@ pub fn run_all(
     let _ = nix::sys::prctl::set_child_subreaper(true);
     ktap::begin(tests.len());
     let mut totals = Totals::default();
+    let mut famine = match Famine::begin(options) {
+        Ok(famine) => famine,
+        Err(Failure::Failed(why) | Failure::Skipped(why)) => {
+            println!("Bail out! {why}");
+            totals.failed += 1;
+            return totals;
+        }
+    };
     for (index, test) in tests.iter().enumerate() {
         let started = Instant::now();
-        let mut outcome = run_one(test, options);
+        let run = || {
+            let outcome = run_one(test, options);
+            // What ended early must not leave anything behind either.
+            if outcome.is_ok() || options.starve != 0 {
+                leftovers()?;
+            }
+            outcome
+        };
+        let outcome = match &mut famine {
+            Some(famine) => famine.try_out(test, run),
+            None => run(),
+        };
         let taken = started.elapsed();
         if taken >= WORTH_TELLING {
             ktap::diagnose(&format!("took {:.1} s", taken.as_secs_f32()));
-        }
-        if outcome.is_ok() {
-            outcome = leftovers();
         }
         match &outcome {
             Ok(()) => totals.passed += 1,
@@ -97,6 +115,10 @@ pub fn run_all(
             Err(Failure::Skipped(_)) => totals.skipped += 1,
         }
         ktap::result(index + 1, test.name(), &outcome);
+    }
+    if let Some(Err(Failure::Failed(why))) = famine.map(|famine| famine.end(tests.len())) {
+        println!("Bail out! {why}");
+        totals.failed += 1;
     }
     ktap::totals(totals.passed, totals.failed, totals.skipped);
     totals
@@ -109,7 +131,15 @@ fn run_one(test: &Test, options: &Options) -> Outcome {
         ForkResult::Child => {
             let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
             drop(reader);
-            report(writer, &guarded(|| (test.run)(options)));
+            report(
+                writer,
+                &guarded(|| {
+                    if options.starve != 0 {
+                        famine::join()?;
+                    }
+                    (test.run)(options)
+                }),
+            );
             // SAFETY: ends the child without running the parent's exit handlers.
             unsafe { libc::_exit(0) }
         }

@@ -23,9 +23,12 @@ const ALLOCATORS: &[&str] = &["failslab", "fail_page_alloc"];
 const COPIES: &str = "fail_usercopy";
 // Of the pages, those too that may wait, that may lie anywhere, and single ones.
 const PAGES_TOO: &[(&str, &str)] = &[("ignore-gfp-highmem", "N"), ("min-order", "0")];
+// More than all tests together are refused. The kernel counts down from it.
+const MANY: u64 = 2_000_000_000;
+const MANY_TEXT: &str = "2000000000";
 const EVERYTHING: &[(&str, &str)] = &[
     ("interval", "1"),
-    ("times", "-1"),
+    ("times", MANY_TEXT),
     ("space", "0"),
     ("verbose", "0"),
     ("ignore-gfp-wait", "N"),
@@ -65,7 +68,7 @@ impl Starvation {
     /// In words, to be printed.
     pub fn describe(&self) -> String {
         format!(
-            "{} refuse {} % of what the module asks for, any number of times",
+            "{} refuse {} % of what the module asks for",
             ALLOCATORS.join(" and "),
             self.percent
         )
@@ -106,6 +109,17 @@ fn module_text() -> Result<(u64, u64), Failure> {
     Ok((start, start + size.parse::<u64>()?))
 }
 
+/// How many allocations have been refused since a [`Starvation`] began.
+pub fn refusals() -> Result<u64, Failure> {
+    let mut sum = 0;
+    for allocator in ALLOCATORS {
+        let path = Path::new(DEBUGFS).join(allocator).join("times");
+        let left: u64 = std::fs::read_to_string(&path)?.trim().parse()?;
+        sum += MANY - left;
+    }
+    Ok(sum)
+}
+
 /// The calling thread as one that is refused memory at random, while it is switched on.
 ///
 /// Processes that it forks meanwhile are, too.
@@ -128,6 +142,11 @@ impl Hungry {
         let result = body();
         self.switch(false);
         result
+    }
+
+    /// Switches it on, and leaves it on.
+    pub fn for_good(&self) {
+        self.switch(true);
     }
 
     fn switch(&self, on: bool) {

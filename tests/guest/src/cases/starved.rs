@@ -3,6 +3,8 @@
 
 use nix::errno::Errno;
 
+use super::snapshot::filled;
+use super::snapshot::number_page;
 use crate::arena::Arena;
 use crate::device::Device;
 use crate::device::PAGE;
@@ -20,6 +22,7 @@ use crate::oracle::run::run;
 use crate::oracle::run::source;
 use crate::oracle::starved::Starved;
 use crate::runner::Test;
+use crate::snapshot::commit_with_snapshot;
 use crate::starvation;
 use crate::starvation::Hungry;
 use crate::starvation::Nth;
@@ -32,6 +35,8 @@ pub const TESTS: &[Test] = tests![
     a_call_whose_memory_is_refused_fails_and_changes_nothing,
     a_touch_whose_memory_is_refused_is_made_all_the_same,
     a_copy_into_the_arena_whose_memory_is_refused_fails_and_can_be_made_again,
+    a_snapshot_whose_memory_is_refused_takes_nothing_from_any_cursor,
+    a_write_to_a_frozen_page_whose_memory_is_refused_is_made_all_the_same,
     300 => random_operations_leave_all_right_while_memory_is_refused,
 ];
 
@@ -209,6 +214,77 @@ fn a_copy_into_the_arena_whose_memory_is_refused_fails_and_can_be_made_again(
             4,
             "pages changed by two reads, one with allocation {nth} refused"
         );
+    }
+    Err(Failure::new(format!("more than {MANY} allocations")))
+}
+
+// The epoch may have been closed or not, which is nothing to a cursor.
+fn a_snapshot_whose_memory_is_refused_takes_nothing_from_any_cursor(_: &Options) -> Outcome {
+    let _starvation = Starvation::of_the_module(0)?;
+    let (arena, map) = written_arena(&Device::open()?, 1024)?;
+    let mut refused = 0;
+    for nth in 1..=MANY {
+        for page in (0..1024).step_by(2) {
+            map.write(page * PAGE, &number_page(u64::from(nth)));
+        }
+        let since = arena.info()?.epoch;
+        let (result, outcome) = with_nth_refused(nth, || commit_with_snapshot(&arena, since, 0))?;
+        match (result, outcome) {
+            (Ok((snapshot, _)), _) => {
+                // Handed over with each allocation of that refused as well.
+                let gather = || snapshot.gather(0, 64, 64, 0);
+                let (_, part) = with_each_refused("GATHER", gather, || Ok(()))?;
+                ensure_eq!(part.pages, 64, "pages of a part");
+                ensure_eq!(snapshot.all()?.len(), 512, "pages of the snapshot");
+                for (page, content) in snapshot.all()? {
+                    ensure!(
+                        content == number_page(u64::from(nth)),
+                        "page {page} of the snapshot with allocation {nth} refused"
+                    );
+                }
+            }
+            (Err(errno), Nth::Refused) if starvation::explains(errno) => refused += 1,
+            (Err(errno), _) => {
+                return Err(Failure::new(format!(
+                    "a commit with a snapshot, allocation {nth} refused, gives {errno}"
+                )));
+            }
+        }
+        arena.commit()?;
+        ensure_eq!(
+            arena.delta(since)?.pages().len(),
+            512,
+            "pages since the cursor, allocation {nth} refused"
+        );
+        ensure_eq!(arena.stats()?.snapshots, 0, "snapshots left");
+        if outcome == Nth::NotReached {
+            diag!("a commit with a snapshot: {} allocations", nth - 1);
+            ensure!(refused > 0, "nothing was refused");
+            return Ok(());
+        }
+    }
+    Err(Failure::new(format!("more than {MANY} allocations")))
+}
+
+fn a_write_to_a_frozen_page_whose_memory_is_refused_is_made_all_the_same(_: &Options) -> Outcome {
+    let _starvation = Starvation::of_the_module(0)?;
+    for nth in 1..=MANY {
+        let (arena, map) = filled(8)?;
+        let (snapshot, _) = commit_with_snapshot(&arena, 0, 0)?;
+        let ((), outcome) = with_nth_refused(nth, || map.touch(3, 9))?;
+        ensure_eq!(map.get(3 * PAGE), 9, "what was written");
+        let expected: Vec<_> = (0..8).map(|page| (page, number_page(page))).collect();
+        ensure_eq!(
+            snapshot.all()?,
+            expected,
+            "the snapshot, allocation {nth} refused"
+        );
+        ensure_eq!(arena.commit()?.changed_pages, 1, "changed pages");
+        if outcome == Nth::NotReached {
+            diag!("a write to a frozen page: {} allocations", nth - 1);
+            ensure!(nth > 1, "the write makes no allocation");
+            return Ok(());
+        }
     }
     Err(Failure::new(format!("more than {MANY} allocations")))
 }

@@ -64,7 +64,7 @@ impl<B: Backend> Starved<B> {
 /// By the words of the backend. The kernel says EFAULT when it cannot touch a page of the
 /// arena itself, and EIO when it could not for another process; a copy that gets some way says
 /// how far.
-fn is_want_of_memory(message: &str) -> bool {
+pub fn is_want_of_memory(message: &str) -> bool {
     const WORDS: &[&str] = &[
         "ENOMEM",
         "Cannot allocate memory",
