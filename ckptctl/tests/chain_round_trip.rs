@@ -149,7 +149,7 @@ fn pages_that_were_packed_side_by_side_restore_to_what_was_committed() {
         ..meta(1, None)
     };
     // Runs of all lengths, with zeros, noise and evenness between them.
-    let fill = |pgoff: u64| match pgoff.wrapping_mul(0x9e37_79b9) >> 7 & 15 {
+    let fill = |pgoff: u64| match (pgoff.wrapping_mul(0x9e37_79b9) >> 7) & 15 {
         0 => Fill::Zero,
         1..5 => Fill::Noise(pgoff),
         _ => Fill::Even((pgoff >> 4) as u8 | 1),

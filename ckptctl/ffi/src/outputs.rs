@@ -123,7 +123,10 @@ pub unsafe extern "C" fn ckpt_output_next(
 #[unsafe(no_mangle)]
 pub extern "C" fn ckpt_output_fd(outputs: *mut ckpt_outputs_t) -> c_int {
     let fd = value(None, || Ok(Some(find(outputs)?.as_fd().as_raw_fd())));
-    fd.unwrap_or_else(|| crate::error::ckpt_error())
+    match fd {
+        Some(fd) => fd,
+        None => crate::error::ckpt_error(),
+    }
 }
 
 #[unsafe(no_mangle)]

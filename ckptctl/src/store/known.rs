@@ -124,7 +124,7 @@ impl Known {
 
 fn digest(key: &[u64; 4], page: &[u8]) -> Digest {
     let [low, high] = HighwayHasher::new(Key(*key)).hash128(page);
-    let digest = Digest::from(high) << 64 | Digest::from(low);
+    let digest = (Digest::from(high) << 64) | Digest::from(low);
     digest.max(ZERO + 1)
 }
 

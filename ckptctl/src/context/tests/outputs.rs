@@ -311,7 +311,7 @@ fn what_a_thread_wrote_before_it_held_an_output_is_in_the_chain_when_it_comes_ba
             scope.spawn(move || {
                 for value in 1..=200 {
                     number(thread).store(value, Ordering::SeqCst);
-                    let hold = || outputs.hold(0, (thread as u64) << 32 | value);
+                    let hold = || outputs.hold(0, ((thread as u64) << 32) | value);
                     while hold().is_err_and(|refused| refused.error.errno() == libc::EAGAIN) {
                         thread::yield_now();
                     }
