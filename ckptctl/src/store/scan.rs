@@ -72,7 +72,7 @@ impl Scan {
             match Name::parse(&name) {
                 Name::Segment(number) => numbers.push(number),
                 Name::Unfinished => scan.unfinished.push(dir.join(name)),
-                Name::Lock => {}
+                Name::Beside => {}
                 Name::Stranger => scan.strangers.push(dir.join(name)),
             }
         }

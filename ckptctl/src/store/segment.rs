@@ -33,8 +33,8 @@ pub(super) enum Name {
     Segment(u64),
     /// A segment whose creation was interrupted.
     Unfinished,
-    /// The writer's lock.
-    Lock,
+    /// The writer's lock, or the page through which a program is asked for commits.
+    Beside,
     /// Not part of the chain.
     Stranger,
 }
@@ -44,8 +44,8 @@ impl Name {
         let Some(name) = name.to_str() else {
             return Name::Stranger;
         };
-        if name == super::lock::LOCK_NAME {
-            return Name::Lock;
+        if [super::lock::LOCK_NAME, crate::control::FILE_NAME].contains(&name) {
+            return Name::Beside;
         }
         let (name, unfinished) = match name.strip_suffix(UNFINISHED) {
             Some(name) => (name, true),

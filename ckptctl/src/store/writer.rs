@@ -356,7 +356,7 @@ fn prepare_dir(dir: &Path) -> Result<(), StoreError> {
         match Name::parse(&name) {
             Name::Segment(_) => return Ok(()),
             Name::Stranger => stranger = Some(name),
-            Name::Unfinished | Name::Lock => {}
+            Name::Unfinished | Name::Beside => {}
         }
     }
     match stranger {
