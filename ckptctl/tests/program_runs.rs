@@ -257,10 +257,11 @@ fn damage_that_turns_up_ends_the_restarts() {
     counter.run(&[], 3, 9);
     let chain = Chain::open(counter.store()).unwrap();
     let newest = chain.newest().unwrap().unwrap();
+    let (path, at) = (chain.file_of(newest), newest.offset + 40);
+    let flipped = fs::read(&path).unwrap()[at as usize] ^ 1;
     let script = format!(
-        "echo once; printf X | dd of={} bs=1 seek={} conv=notrunc status=none; exit 1",
-        chain.file_of(newest).display(),
-        newest.offset + 40
+        r"echo once; printf '\{flipped:03o}' | dd of={} bs=1 seek={at} conv=notrunc status=none; exit 1",
+        path.display(),
     );
     let output = ckptctl(&["run", "--store", counter.store().to_str().unwrap()])
         .args(AGAIN)
