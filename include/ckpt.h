@@ -71,7 +71,8 @@
  * THREADS
  *   A context may be used from any thread. ckpt_malloc() and its kin may run at the same time
  *   as each other. ckpt_commit() takes the arena as it is: the program sees to it that no
- *   other thread writes to the arena between its call and its return. A write at that time
+ *   other thread writes to the arena between its call and its return; ckpt_enter() and ckpt_leave()
+ *   are a way to. A write at that time
  *   damages nothing, but it may be half in the commit; the next commit has all of it. What is
  *   written after its return is not in it. Calls that change the context itself (open, close,
  *   region, grow, hook, commit) take turns, and ckpt_malloc() and its kin wait for a synchronous
@@ -286,6 +287,28 @@ int ckpt_commit_sync(ckpt_t *ctx, struct ckpt_commit_info *info);
  *   -EDEADLK    called from a hook
  */
 int ckpt_wait(ckpt_t *ctx, uint64_t epoch, int timeout_ms);
+
+/*
+ * Enters the state: between ckpt_enter() and ckpt_leave() the calling thread works on it, and no
+ * commit closes an epoch. ckpt_commit() waits until all threads are out and holds those that enter
+ * until the epoch is closed (a synchronous one until it is saved), so what it takes is what threads
+ * had when they left. A thread may enter again while it is inside, and leaves as often. Both
+ * calls are cheap: no system call, and nothing that threads share is written, unless a commit is at
+ * work.
+ *
+ * Who is inside must not wait for somebody who wants to enter: not for another thread's message,
+ * nor for a lock that is held by a thread when it enters. Commit from outside: it is -EDEADLK inside,
+ * as are all calls that make one. A thread that ends has left. Calls are per thread: what one
+ * has entered another cannot leave.
+ *
+ * In a hook CKPT_BEFORE_COMMIT all others are out, and entering is allowed and does nothing; a hook
+ * CKPT_AFTER_COMMIT cannot enter, as a commit may wait for it: -EDEADLK. A program that uses neither
+ * call sees to it by other means that no thread writes during a commit (see THREADS).
+ *
+ *   -EINVAL   ctx is not open; ckpt_leave() of a thread that is not inside
+ */
+int ckpt_enter(ckpt_t *ctx);
+int ckpt_leave(ckpt_t *ctx);
 
 /*
  * OUTPUT COMMIT

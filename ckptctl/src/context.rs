@@ -23,6 +23,9 @@ use crate::error::Error;
 use crate::hooks::Hook;
 use crate::hooks::Hooks;
 use crate::hooks::When;
+use crate::safe_point::Inside;
+use crate::safe_point::SafePoint;
+use crate::safe_point::Threads;
 use crate::saving::ChainEnd;
 use crate::saving::Queue;
 use crate::saving::Saving;
@@ -57,9 +60,9 @@ struct Open {
 ///
 /// # Locks
 ///
-/// `turn` first, then `hooks`, or `inner` and then `chain_end`. The queue's own lock may be
-/// taken under any of them, that of `callers` as well. Hooks before a commit run with `turn` alone,
-/// hooks behind one with `turn` or, in the library's own thread, without any.
+/// `turn` first, then `threads` is held, then `hooks`, or `inner` and then `chain_end`. The queue's
+/// own lock may be taken under any of them, that of `callers` as well. Hooks before a commit run with
+/// `turn` and `threads`, hooks behind one with `turn` or, in the library's own thread, without any.
 struct Shared {
     inner: Mutex<Inner>,
     chain_end: Mutex<ChainEnd>,
@@ -67,6 +70,8 @@ struct Shared {
     hooks: Mutex<Hooks>,
     /// Held by the thread that commits.
     turn: Mutex<()>,
+    /// Threads that say when they work on the state.
+    threads: Threads,
     callers: Arc<Callers>,
     worker: Mutex<Option<JoinHandle<()>>>,
     saving: Saving,
@@ -128,6 +133,18 @@ impl Context {
         self.refuse_in_hooks("registering a hook")?;
         lock(&self.shared.hooks).add(when, hook);
         Ok(())
+    }
+
+    /// Begins to work on the state in this thread, until the result is dropped: see
+    /// [`SafePoint::enter`]. Makes no system call unless a commit is at work.
+    pub fn enter(&self) -> Result<Inside, Error> {
+        self.safe_point()?.inside()
+    }
+
+    /// Where this thread enters and leaves.
+    pub fn safe_point(&self) -> Result<SafePoint, Error> {
+        self.check_process()?;
+        self.shared.threads.safe_point()
     }
 
     /// Waits until an epoch is durable, 0 for that of the last commit, and hooks have been told;
@@ -301,6 +318,7 @@ impl Drop for Open {
             std::mem::forget(worker);
             return;
         }
+        self.shared.threads.shut();
         self.shared.queue.close();
         if let Some(worker) = worker {
             // It ends when everything is saved or given up; its panics are caught.

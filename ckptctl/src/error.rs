@@ -163,6 +163,12 @@ pub enum Error {
     )]
     FromHook(&'static str),
 
+    /// Called by a thread that is inside.
+    #[error(
+        "{0} was called by a thread that has entered (ckpt_enter), which it would wait for: leave first, and enter again behind it"
+    )]
+    Inside(&'static str),
+
     /// Used in a child of the process that opened it.
     #[error(
         "this context belongs to process {owner}, a child cannot use it: open the arena in the process that works on it"
@@ -258,7 +264,7 @@ impl Error {
             Error::Hook { .. } => libc::ECANCELED,
             Error::NotDurable { source, .. } => source.errno(),
             Error::TimedOut { .. } => libc::ETIMEDOUT,
-            Error::FromHook(_) => libc::EDEADLK,
+            Error::FromHook(_) | Error::Inside(_) => libc::EDEADLK,
             Error::Forked { .. } => libc::EPERM,
             Error::RegionType { .. } => libc::EEXIST,
             Error::NoRegion(_) => libc::ENOENT,

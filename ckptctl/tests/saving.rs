@@ -3,12 +3,18 @@
 
 #[path = "../../tests/library/claims.rs"]
 mod claims;
+#[path = "../../tests/library/safe_points.rs"]
+mod safe_points;
 
 use std::io::Write;
 use std::process::Command;
 
 const CLAIM: &str = "CKPT_TEST_CLAIM";
 const DIR: &str = "CKPT_TEST_DIR";
+
+fn all() -> impl Iterator<Item = &'static claims::Claim> {
+    claims::ANYWHERE.iter().chain(safe_points::ANYWHERE)
+}
 
 /// Where a claim is tried, in a process of its own: some change its limits or fork.
 #[test]
@@ -17,7 +23,7 @@ fn stage() {
     let (Ok(name), Some(dir)) = (std::env::var(CLAIM), std::env::var_os(DIR)) else {
         return;
     };
-    let claim = claims::ANYWHERE.iter().find(|(claim, _)| *claim == name);
+    let claim = all().find(|(claim, _)| *claim == name);
     claim.unwrap().1(dir.as_ref());
 }
 
@@ -38,7 +44,7 @@ fn every_claim_that_needs_no_preparation_holds_for_pagemap() {
 
 fn claims_hold(tracker: &str) {
     assert!(claims::PREPARED.len() + claims::ANYWHERE.len() >= 7);
-    for (name, _) in claims::ANYWHERE {
+    for (name, _) in all() {
         let dir = tempfile::tempdir().unwrap();
         let output = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "stage", "--nocapture", "--include-ignored"])

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `saving-claims CLAIM DIR`: tries a claim of `claims.rs` or `pulls.rs` with a chain in a folder.
+//! `saving-claims CLAIM DIR`: tries a claim of `claims.rs`, `pulls.rs` or `safe_points.rs` with a chain in a folder.
 //! `saving-claims trackers DIR`: tries those about the tracker that CKPT_TRACKER names.
 
 mod claims;
 mod pulls;
+mod safe_points;
 mod trackers;
 
 use std::path::Path;
@@ -20,7 +21,7 @@ fn main() {
         return trackers::try_all(choice, Path::new(dir));
     }
     let all = claims::ANYWHERE.iter().chain(claims::PREPARED);
-    let all = all.chain(pulls::MODULE);
+    let all = all.chain(pulls::MODULE).chain(safe_points::ANYWHERE);
     let claim = all.into_iter().find(|(claim, _)| claim == name);
     let (_, claim) = claim.unwrap_or_else(|| panic!("there is no claim {name}"));
     claim(Path::new(dir));

@@ -166,6 +166,12 @@ unsafe extern "C" {
         timeout_ms: ::core::ffi::c_int,
     ) -> ::core::ffi::c_int;
 }
+unsafe extern "C" {
+    pub fn ckpt_enter(ctx: *mut ckpt_t) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn ckpt_leave(ctx: *mut ckpt_t) -> ::core::ffi::c_int;
+}
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct ckpt_outputs {

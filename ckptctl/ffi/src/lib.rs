@@ -21,6 +21,7 @@ mod open;
 mod outputs;
 mod region;
 mod registry;
+mod safe_point;
 mod signature;
 mod state;
 

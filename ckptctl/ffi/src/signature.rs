@@ -12,6 +12,7 @@ use crate::hook;
 use crate::open;
 use crate::outputs;
 use crate::region;
+use crate::safe_point;
 use crate::state;
 
 /// Both are of the same type, or this does not compile.
@@ -52,6 +53,8 @@ functions! {
     ckpt_commit in commit(_, _);
     ckpt_commit_sync in commit(_, _);
     ckpt_wait in commit(_, _, _);
+    ckpt_enter in safe_point(_);
+    ckpt_leave in safe_point(_);
     ckpt_output_open in outputs(_, _, _);
     ckpt_output_hold in outputs(_, _, _);
     ckpt_output_next in outputs(_, _, _);

@@ -16,6 +16,7 @@ use super::Shared;
 use super::lock;
 use crate::error::Error;
 use crate::hooks::Hooks;
+use crate::safe_point::Held;
 use crate::saving::Job;
 use crate::saving::Queue;
 use crate::saving::Saving;
@@ -71,6 +72,7 @@ impl Context {
 
     fn commit_as(&self, saving: Saving) -> Result<CommitReport, Error> {
         self.refuse_in_hooks("commit")?;
+        self.shared.threads.refuse_inside("commit")?;
         let _turn = lock(&self.shared.turn);
         let begun = Instant::now();
         // Whatever there is to wait for, the hooks have not stopped the program for it yet.
@@ -78,20 +80,26 @@ impl Context {
             Saving::Background => drop(self.shared.queue.room()?),
             Saving::Synchronous => self.shared.queue.drain()?,
         }
+        let held = self.shared.threads.hold()?;
         let next = self.shared.queue.next_epoch();
         let hooks = lock(&self.shared.hooks).clone();
         self.in_hooks(|| hooks.before_commit(self, next))?;
         let mut report = match saving {
-            Saving::Background => self.in_background(&hooks),
-            Saving::Synchronous => self.now(&hooks),
+            Saving::Background => self.in_background(&hooks, held),
+            Saving::Synchronous => self.now(&hooks, held),
         }?;
         report.total_ns = begun.elapsed().as_nanos() as u64;
         Ok(report)
     }
 
-    fn in_background(&self, hooks: &Hooks) -> Result<CommitReport, Error> {
+    fn in_background(&self, hooks: &Hooks, held: Held) -> Result<CommitReport, Error> {
         if let Err(why) = self.shared.start_worker() {
-            return self.without_snapshot("the thread that saves cannot be started", &why, hooks);
+            return self.without_snapshot(
+                "the thread that saves cannot be started",
+                &why,
+                hooks,
+                held,
+            );
         }
         let others = self.shared.queue.stats().in_flight > 0;
         let mut frozen = self.freeze(hooks)?;
@@ -103,9 +111,10 @@ impl Context {
         let (room, committed, job) = match frozen {
             Ok(frozen) => frozen,
             Err(why) => {
-                return self.without_snapshot("there is no snapshot", &why, hooks);
+                return self.without_snapshot("there is no snapshot", &why, hooks, held);
             }
         };
+        drop(held);
         let report = CommitReport {
             epoch: committed.epoch,
             durable: room.wait,
@@ -150,6 +159,7 @@ impl Context {
         what: &str,
         why: &io::Error,
         hooks: &Hooks,
+        held: Held,
     ) -> Result<CommitReport, Error> {
         if self.shared.queue.note_fallback() {
             eprintln!(
@@ -158,11 +168,11 @@ impl Context {
             );
         }
         self.shared.queue.drain()?;
-        self.now(hooks)
+        self.now(hooks, held)
     }
 
     /// Commits and saves. Nothing is on its way.
-    fn now(&self, hooks: &Hooks) -> Result<CommitReport, Error> {
+    fn now(&self, hooks: &Hooks, held: Held) -> Result<CommitReport, Error> {
         let shared = &self.shared;
         let (committed, info) = {
             let mut inner = self.inner()?;
@@ -179,8 +189,9 @@ impl Context {
             let info = shared.queue.saved_now(committed, closed_at, saved)?;
             (committed, info)
         };
+        drop(held);
         shared.control.saved(info.epoch);
-        self.in_hooks(|| hooks.after_commit(self, info.epoch));
+        self.tell(hooks, info.epoch);
         shared.queue.told(info.epoch);
         Ok(CommitReport {
             epoch: info.epoch,
@@ -190,6 +201,14 @@ impl Context {
             pause_ns: committed.pause_ns,
             total_ns: 0,
         })
+    }
+}
+
+impl Context {
+    /// Tells hooks that an epoch is durable.
+    fn tell(&self, hooks: &Hooks, epoch: u64) {
+        let run = || self.in_hooks(|| hooks.after_commit(self, epoch));
+        self.shared.threads.while_telling(run);
     }
 }
 
@@ -262,6 +281,6 @@ impl worker::Place for Arc<Shared> {
             shared: Arc::clone(self),
             open: None,
         };
-        context.in_hooks(|| hooks.after_commit(&context, epoch));
+        Context::tell(&context, hooks, epoch);
     }
 }

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::identity;
 use crate::options::Options;
 use crate::options::Restore;
+use crate::safe_point::Threads;
 use crate::saving::ChainEnd;
 use crate::saving::Queue;
 use crate::saving::Saving;
@@ -98,6 +99,7 @@ impl Context {
         };
         arena.set_identity(&identity);
         let control = Control::open(arena.fd(), &dir);
+        let callers = Arc::new(Callers::new());
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner {
                 arena,
@@ -107,7 +109,8 @@ impl Context {
             queue: Arc::new(Queue::new(highest, restored)),
             hooks: Mutex::new(options.hooks),
             turn: Mutex::new(()),
-            callers: Arc::new(Callers::new()),
+            threads: Threads::new(Arc::clone(&callers)),
+            callers,
             worker: Mutex::default(),
             saving,
             dir,

@@ -26,6 +26,15 @@ pub const CLAIMS: &[Claim] = &[
 const PAGES: usize = 300;
 const ROUNDS: u64 = 100;
 
+/// Stops threads, also when a claim fails: the others wait for them.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Runs commits while threads write without a pause, and looks at the end whether what was
 /// pulled is what there is.
 fn disturbed(choice: Choice, mut commit: impl FnMut(&mut Subject, &mut Mirror)) {
@@ -35,6 +44,7 @@ fn disturbed(choice: Choice, mut commit: impl FnMut(&mut Subject, &mut Mirror)) 
     let stop = AtomicBool::new(false);
     let written = [const { AtomicU64::new(0) }; 3];
     thread::scope(|scope| {
+        let _stop = Stop(&stop);
         for (seed, written) in (1..).zip(&written) {
             let stop = &stop;
             scope.spawn(move || {
@@ -62,7 +72,6 @@ fn disturbed(choice: Choice, mut commit: impl FnMut(&mut Subject, &mut Mirror)) 
             }
             commit(&mut subject, &mut mirror);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let image = subject.image();
     assert!(image.iter().any(|&word| word > 0));

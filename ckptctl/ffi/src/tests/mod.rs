@@ -5,6 +5,7 @@ mod fork;
 mod hooks;
 mod outputs;
 mod refusals;
+mod safe_points;
 mod saving;
 mod state;
 
@@ -47,6 +48,7 @@ use crate::hook::*;
 use crate::open::*;
 use crate::outputs::*;
 use crate::region::*;
+use crate::safe_point::*;
 use crate::signature;
 use crate::state::*;
 
