@@ -258,7 +258,7 @@ fn damage_that_turns_up_ends_the_restarts() {
     let chain = Chain::open(counter.store()).unwrap();
     let newest = chain.newest().unwrap().unwrap();
     let (path, at) = (chain.file_of(newest), newest.offset + 40);
-    let flipped = fs::read(&path).unwrap()[at as usize] ^ 1;
+    let flipped = fs::read(path).unwrap()[at as usize] ^ 1;
     let script = format!(
         r"echo once; printf '\{flipped:03o}' | dd of={} bs=1 seek={at} conv=notrunc status=none; exit 1",
         path.display(),
