@@ -281,7 +281,8 @@ fn store_errno(error: &StoreError) -> i32 {
     match error {
         StoreError::NoChain { .. } | StoreError::NoSuchEpoch { .. } => libc::ENOENT,
         StoreError::NotEmpty { .. } => libc::ENOTEMPTY,
-        StoreError::Locked { .. } => libc::EBUSY,
+        StoreError::Locked { .. } | StoreError::Compacting { .. } => libc::EBUSY,
+        StoreError::GivenUp { .. } => libc::EINTR,
         StoreError::Unsupported { .. } => libc::EPROTONOSUPPORT,
         StoreError::Damaged { .. } => libc::EBADMSG,
         StoreError::EpochOrder { .. } | StoreError::Invalid { .. } => libc::EINVAL,

@@ -9,6 +9,9 @@ use std::path::Path;
 use std::process::Command;
 use std::process::Output;
 
+use ckptctl::store::Chain;
+use ckptctl::store::Keep;
+use ckptctl::store::compact;
 use support::*;
 
 /// Lets the other reader restore an epoch.
@@ -95,6 +98,51 @@ fn another_implementation_restores_pages_that_are_stored_once() {
         assert!(output.status.success(), "epoch {epoch}: {told}");
         assert!(output.stdout == *image, "epoch {epoch}");
     }
+}
+
+#[test]
+fn another_implementation_reads_a_chain_that_was_compacted_twice_and_went_on() {
+    let temp = memory_dir();
+    let mut images = small_chain(temp.path());
+    for (epoch, last) in [(8, 3), (9, 2)] {
+        let keep = Keep {
+            last,
+            ..Keep::default()
+        };
+        let outcome = compact(
+            temp.path(),
+            &keep,
+            &ckptctl::store::Options::default(),
+            |_| true,
+        )
+        .unwrap();
+        assert!(outcome.dropped.len() > 1);
+        let (mut writer, _) = open(temp.path(), 16_000).unwrap();
+        let delta = [(3, Fill::Even(1)), (30 + epoch, Fill::Noise(epoch))].into();
+        append(&mut writer, &mut images, &meta(epoch, epoch - 1), &delta).unwrap();
+    }
+    let kept: Vec<u64> = Chain::open(temp.path())
+        .unwrap()
+        .commits()
+        .map(|commit| commit.epoch)
+        .collect();
+    assert_eq!(kept, [7, 8, 9]);
+    for epoch in kept {
+        let output = read_chain(temp.path(), epoch);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(output.stdout == images[&epoch], "epoch {epoch}");
+    }
+    assert!(!read_chain(temp.path(), 6).status.success());
+    // It does check: a base whose last record is cut off, whole.
+    let (path, mut content) = segments(temp.path()).remove(0);
+    let last = Chain::open(temp.path()).unwrap().find(8).unwrap().offset;
+    content.truncate(last as usize);
+    std::fs::write(&path, &content).unwrap();
+    assert!(!read_chain(temp.path(), 7).status.success());
 }
 
 #[test]

@@ -20,7 +20,7 @@ from blake3 import blake3
 
 BLOCK = 4096
 FOOTER = 256
-FEATURES = 3
+FEATURES = 7
 ZERO, PARENT, HERE = 2, 4, 5
 
 
@@ -121,6 +121,23 @@ class Segment(NamedTuple):
         return cls(*struct.unpack("<8sIIQQQ16sQQQ32s12sI", data))
 
 
+class Base(NamedTuple):
+    magic: bytes
+    first_segment: int
+    last_segment: int
+    last_len: int
+    last_hash: bytes
+    newest: int
+    own_len: int
+    records_hash: bytes
+    reserved: bytes
+    crc: int
+
+    @classmethod
+    def parse(cls, data):
+        return cls(*struct.unpack("<8sQQQ32sQQ32s12sI", data))
+
+
 class Header(NamedTuple):
     magic: bytes
     header_len: int
@@ -146,10 +163,10 @@ class Header(NamedTuple):
     zero_pages: int
     meta_crc: int
     index_crc: int
-    reserved: bytes
+    stands_for: bytes
     shared_pages: int
     unchanged_pages: int
-    reserved_behind: bytes
+    reserved: bytes
     crc: int
 
     @classmethod
@@ -258,25 +275,53 @@ def check_record(record, header, footer, parent_hash):
     return runs
 
 
+def files_of(directory):
+    """Number and path of every file of the chain, the base first."""
+    found = {"segment": {}, "base": {}}
+    for path in directory.iterdir():
+        if name := re.fullmatch(r"(segment|base)-(\d{10})\.ckpt", path.name):
+            found[name[1]][int(name[2])] = path
+    first = max(found["base"], default=0)
+    numbers = sorted(number for number in found["segment"] if number > first)
+    need(numbers == list(range(first + 1, first + 1 + len(numbers))), "a segment is missing")
+    need(numbers, "no segments")
+    base = [(first, found["base"][first])] if first else []
+    return base + [(number, found["segment"][number]) for number in numbers]
+
+
+def check_first_block(content, number, base):
+    head = Segment.parse(content[:128])
+    need(head.magic == b"CKPTSEG\n" and sealed(content[:128]), "a segment header")
+    need(head.version == 1 and head.features_incompat & ~FEATURES == 0, "a later version")
+    need(content[2048:2304] == content[:256], "the copy of a segment header")
+    need(not any(content[256:2048] + content[2304:BLOCK]), "zeros around it")
+    need(head.segment == number and head.header_len == BLOCK, "a segment header")
+    need(bool(head.features_incompat & 4) == base, "the bit of a base")
+    stands = Base.parse(content[128:256])
+    if not base:
+        need(not any(content[128:256]), "zeros behind a segment header")
+        return head, None
+    need(stands.magic == b"CKPTBASE" and sealed(content[128:256]), "the header of a base")
+    need((stands.first_segment, stands.last_segment) == (1, number), "what a base stands for")
+    need(not any(stands.reserved) and stands.own_len == len(content), "the length of a base")
+    return head, stands
+
+
+def link_hash(header, footer):
+    return header.stands_for if header.flags & 1 else footer.hash
+
+
 def records_of(directory):
     """Epoch to (header, footer, runs, record), in the order of the files."""
-    names = sorted(path for path in directory.iterdir()
-                   if re.fullmatch(r"segment-\d{10}\.ckpt", path.name))
-    need(names, "no segments")
+    files = files_of(directory)
     records, newest, previous, chain_id, last_hash = {}, 0, 0, None, bytes(32)
-    for number, path in enumerate(names, 1):
-        need(path.name == f"segment-{number:010}.ckpt", "a segment is missing")
+    for number, path in files:
         content = path.read_bytes()
-        head = Segment.parse(content[:128])
-        need(head.magic == b"CKPTSEG\n" and sealed(content[:128]), "a segment header")
-        need(head.version == 1 and head.features_incompat & ~FEATURES == 0, "a later version")
-        need(content[2048:2176] == content[:128], "the copy of a segment header")
-        need(not any(content[128:2048] + content[2176:BLOCK]), "zeros around it")
-        need(head.segment == number and head.header_len == BLOCK, "a segment header")
+        head, base = check_first_block(content, number, path.name.startswith("base"))
         chain_id = chain_id or head.chain_id
         need(head.chain_id == chain_id, "a segment of another chain")
         need(head.prev_len == previous and head.prev_hash == last_hash, "a seal")
-        at, last = BLOCK, path == names[-1]
+        at, last = BLOCK, path == files[-1][1]
         while at < len(content):
             if last and (len(content) - at < 256 or not any(content[at:at + 256])):
                 break  # T1, T2
@@ -294,15 +339,22 @@ def records_of(directory):
                            header.chain_id) == footer[1:6], "the place of a record")
             need(header.total_len == up(header.index_off + header.index_len + FOOTER, BLOCK),
                  "the length of a record")
-            need(header.kind in (1, 2) and header.flags == 0 and not any(header.reserved)
-                 and not any(header.reserved_behind) and not any(footer.reserved), "an unknown kind or flag")
+            need(header.kind in (1, 2) and not any(header.reserved)
+                 and not any(footer.reserved), "an unknown kind or flag")
+            need(header.flags == (1 if base else 0), "the flags of a record")
+            need(base or not any(header.stands_for), "what a record stands for")
             need(newest < header.epoch and header.parent < header.epoch, "an epoch")
             need(header.parent == 0 or header.parent in records, "a parent")
-            parent_hash = records[header.parent][1].hash if header.parent else bytes(32)
+            parent_hash = link_hash(*records[header.parent][:2]) if header.parent else bytes(32)
             runs = check_record(record, header, footer, parent_hash)
             records[header.epoch] = (header, footer, runs, record)
-            newest, last_hash, at = header.epoch, footer.hash, end
+            newest, last_hash, at = header.epoch, link_hash(header, footer), end
         previous = len(content)
+        if base:
+            hashes = b"".join(footer.hash for _, footer, _, _ in records.values())
+            need(blake3(hashes) == base.records_hash, "the records of a base")
+            need(newest <= base.newest, "the newest epoch of a base")
+            newest, previous, last_hash = base.newest, base.last_len, base.last_hash
     return records
 
 

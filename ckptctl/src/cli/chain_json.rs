@@ -40,6 +40,7 @@ pub fn commit(chain: &Chain, commit: &CommitInfo) -> Value {
         "file": chain.file_of(commit).display().to_string(),
         "offset": commit.offset,
         "hash": commit.restorable.then(|| hex(&commit.hash)),
+        "compacted": commit.compacted,
         "restorable": commit.restorable,
     })
 }

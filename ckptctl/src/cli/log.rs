@@ -151,6 +151,9 @@ fn note(commit: &CommitInfo, previous: Option<u64>) -> String {
         None if previous.is_some() => notes.push("stands alone".into()),
         _ => {}
     }
+    if commit.compacted {
+        notes.push("compacted".into());
+    }
     if !commit.restorable {
         notes.push("DAMAGED".into());
     }

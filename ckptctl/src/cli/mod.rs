@@ -55,6 +55,7 @@ verbs! {
     Show in show,
     Verify in verify,
     Restore in restore,
+    Compact in compact,
     Completions in completions,
     Man in man,
 }

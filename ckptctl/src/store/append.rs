@@ -31,6 +31,9 @@ pub(super) struct Position {
     pub segment: u64,
     pub offset: u64,
     pub parent_hash: [u8; 32],
+    /// The hash of the record in whose place this one is written into a base. A base is
+    /// synced as a whole before it counts, so such a record is not synced by itself.
+    pub stands_for: Option<[u8; 32]>,
 }
 
 /// What is between a record's header and its footer, written as it comes.
@@ -180,6 +183,9 @@ fn finish(
     header.unchanged_pages = pages.unchanged.into();
     header.meta_crc = crc32c::crc32c(meta_section).into();
     header.index_crc = crc32c::crc32c(&index_section).into();
+    if let Some(hash) = position.stands_for {
+        header.stand_for(hash);
+    }
     header.seal();
 
     body.pad_to(index_off);
@@ -188,12 +194,17 @@ fn finish(
     body.flush()?;
     body.write(&[0; FOOTER_BYTES as usize], body.written)?;
     body.write(header.as_bytes(), 0)?;
+    let alone = position.stands_for.is_none();
     // No footer before what it vouches for is durable.
-    body.sync()?;
+    if alone {
+        body.sync()?;
+    }
     let body_hash = *body.hasher.finalize().as_bytes();
     let footer = Footer::new(&header, position.parent_hash, body_hash);
     body.write(footer.as_bytes(), total_len - FOOTER_BYTES)?;
-    body.sync()?;
+    if alone {
+        body.sync()?;
+    }
     Ok(Record::new(&header, Some(&footer)))
 }
 

@@ -10,6 +10,7 @@ use super::damage::EpochRanges;
 use super::damage::TornTail;
 use super::error::StoreError;
 use super::loader::Loader;
+use super::look::look;
 use super::meta::CommitMeta;
 use super::record::CommitInfo;
 use super::record::Record;
@@ -18,11 +19,9 @@ use super::run_reader::OpenSegment;
 use super::scan::Scan;
 use crate::sys::file::File;
 
-/// How often a reader looks again at a chain that changes under its eyes.
-const LOOKS: usize = 8;
-
 /// A chain, as it was when it was opened. Reading takes no lock and changes
-/// nothing; a writer may append at the same time.
+/// nothing; a writer may append at the same time, and a compactor may replace files: it keeps
+/// the first 256 of its files open, so that what they hold can be read as long as it lives.
 ///
 /// Damage does not keep a chain from being opened: what is wrong is told by
 /// [`Chain::damage`], and what depends on it is refused.
@@ -41,36 +40,19 @@ impl Chain {
     /// [`StoreError::NoChain`], [`StoreError::Unsupported`], [`StoreError::Io`].
     pub fn open(dir: impl Into<PathBuf>) -> Result<Chain, StoreError> {
         let dir = dir.into();
-        let mut last_look: Option<Scan> = None;
-        for look in 0..LOOKS {
-            let scan = match Scan::of(&dir) {
-                // A writer cut the file between our measuring and our reading it.
-                Err(StoreError::Io { source, .. })
-                    if source.kind() == io::ErrorKind::UnexpectedEof && look + 1 < LOOKS =>
-                {
-                    continue;
-                }
-                Err(StoreError::Io { source, path, .. })
-                    if path == dir
-                        && matches!(
-                            source.kind(),
-                            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                        ) =>
-                {
-                    return Err(StoreError::NoChain { dir });
-                }
-                scan => scan?,
-            };
-            // What is wrong may be half of what a writer is writing.
-            let settled = scan.damage.is_empty() || last_look.as_ref() == Some(&scan);
-            last_look = Some(scan);
-            if settled {
-                break;
+        match look(&dir) {
+            Ok(scan) if !scan.segments.is_empty() => Ok(Chain { dir, scan }),
+            Err(StoreError::Io { source, path, .. })
+                if path == dir
+                    && matches!(
+                        source.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) =>
+            {
+                Err(StoreError::NoChain { dir })
             }
-        }
-        match last_look {
-            Some(scan) if !scan.segments.is_empty() => Ok(Chain { dir, scan }),
-            _ => Err(StoreError::NoChain { dir }),
+            Ok(_) => Err(StoreError::NoChain { dir }),
+            Err(error) => Err(error),
         }
     }
 
@@ -220,14 +202,14 @@ impl Chain {
     }
 
     pub(super) fn record_file<'a>(&'a self, record: &Record, file: &'a File) -> RecordFile<'a> {
-        let number = record.info.segment;
-        let path = self.scan.path_of(number);
+        let segment = self.scan.segment(record.info.segment);
         RecordFile {
             file,
-            path,
+            path: &segment.path,
             len: 0,
-            number,
+            number: segment.number,
             chain_id: self.scan.chain_id,
+            base: segment.is_base(),
         }
     }
 

@@ -37,6 +37,24 @@ pub enum StoreError {
         alive: bool,
     },
 
+    /// Somebody compacts the chain already.
+    #[error("{} is being compacted by {}: wait until that is done", dir.display(), pid.map_or("another process".into(), |pid| format!("process {pid}")))]
+    Compacting {
+        /// The chain.
+        dir: PathBuf,
+        /// Who, if it is known and there.
+        pid: Option<u32>,
+    },
+
+    /// A compaction did not come to its end. The chain is as it was.
+    #[error("compacting {} was given up, nothing was changed: {why}", dir.display())]
+    GivenUp {
+        /// The chain.
+        dir: PathBuf,
+        /// Why, and what to do.
+        why: &'static str,
+    },
+
     /// Made by a version that this one cannot follow.
     #[error("{} {what}: use the version of ckptctl that wrote it, or a newer one", file.display())]
     Unsupported {

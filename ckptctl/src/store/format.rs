@@ -18,8 +18,10 @@ pub const VERSION: u32 = 1;
 pub const FEATURE_ZSTD: u64 = 1 << 0;
 /// Bit of `features_incompat`: pages that are the same are stored once.
 pub const FEATURE_SHARED: u64 = 1 << 1;
+/// Bit of `features_incompat`: the file is a base, see [`BaseHeader`].
+pub const FEATURE_BASE: u64 = 1 << 2;
 /// The incompatible features that this code knows.
-pub const FEATURES_KNOWN: u64 = FEATURE_ZSTD | FEATURE_SHARED;
+pub const FEATURES_KNOWN: u64 = FEATURE_ZSTD | FEATURE_SHARED | FEATURE_BASE;
 /// Most pages in a run with data, and in one that refers to other pages.
 pub const RUN_MAX_PAGES: u32 = 64;
 /// Most bytes in a meta section.
@@ -33,12 +35,16 @@ pub const PAGE_SHIFTS: std::ops::RangeInclusive<u32> = 12..=16;
 /// Where the second copy of the segment header stands.
 pub const SEGMENT_HEADER_COPY: usize = 2048;
 
+/// Flag of a record: it was made by compaction.
+const FLAG_COMPACTED: u32 = 1 << 0;
+
 /// Bytes of a record header and of a footer.
 pub const HEADER_BYTES: u64 = size_of::<RecordHeader>() as u64;
 /// See [`HEADER_BYTES`].
 pub const FOOTER_BYTES: u64 = size_of::<Footer>() as u64;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"CKPTSEG\n";
+const BASE_MAGIC: [u8; 8] = *b"CKPTBASE";
 const RECORD_MAGIC: [u8; 8] = *b"CKPTREC\n";
 const FOOTER_MAGIC: [u8; 8] = *b"CKPTEND\n";
 
@@ -150,6 +156,75 @@ impl SegmentHeader {
     pub fn is_well_formed(&self) -> bool {
         u64::from(self.header_len.get()) == BLOCK && self.reserved == [0; 12]
     }
+
+    /// True when it begins a base.
+    pub fn is_base(&self) -> bool {
+        self.features_incompat.get() & FEATURE_BASE != 0
+    }
+}
+
+/// What a base says besides its segment header, right behind that: the segments it
+/// stands for, and how it ends itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct BaseHeader {
+    magic: [u8; 8],
+    pub first_segment: U64,
+    pub last_segment: U64,
+    pub last_len: U64,
+    pub last_hash: [u8; 32],
+    pub newest: U64,
+    pub own_len: U64,
+    pub records_hash: [u8; 32],
+    reserved: [u8; 12],
+    crc: U32,
+}
+
+impl Sealed for BaseHeader {}
+
+/// What the header of a base has to say besides the constants.
+#[derive(Clone, Copy, Debug)]
+pub struct BaseFields {
+    pub last_segment: u64,
+    pub last_len: u64,
+    pub last_hash: [u8; 32],
+    pub newest: u64,
+    pub own_len: u64,
+    pub records_hash: [u8; 32],
+}
+
+impl BaseHeader {
+    /// A sealed header.
+    pub fn new(fields: &BaseFields) -> BaseHeader {
+        let mut header = BaseHeader {
+            magic: BASE_MAGIC,
+            first_segment: 1.into(),
+            last_segment: fields.last_segment.into(),
+            last_len: fields.last_len.into(),
+            last_hash: fields.last_hash,
+            newest: fields.newest.into(),
+            own_len: fields.own_len.into(),
+            records_hash: fields.records_hash,
+            reserved: [0; 12],
+            crc: 0.into(),
+        };
+        header.crc = header.expected_crc().into();
+        header
+    }
+
+    /// The header at the start of `bytes` if its magic and checksum are right.
+    pub fn parse(bytes: &[u8]) -> Option<BaseHeader> {
+        let (header, _) = BaseHeader::read_from_prefix(bytes).ok()?;
+        (header.magic == BASE_MAGIC && header.crc.get() == header.expected_crc()).then_some(header)
+    }
+
+    /// True when the fields that leave no choice are as they must be.
+    pub fn is_well_formed(&self) -> bool {
+        self.first_segment.get() == 1
+            && self.last_segment.get() >= 1
+            && self.reserved == [0; 12]
+            && self.newest.get() <= EPOCH_MAX
+    }
 }
 
 /// A record begins with this.
@@ -180,10 +255,10 @@ pub struct RecordHeader {
     pub zero_pages: U64,
     pub meta_crc: U32,
     pub index_crc: U32,
-    reserved: [u8; 32],
+    stands_for: [u8; 32],
     pub shared_pages: U64,
     pub unchanged_pages: U64,
-    reserved_behind: [u8; 20],
+    reserved: [u8; 20],
     crc: U32,
 }
 
@@ -226,6 +301,17 @@ impl RecordHeader {
         header
     }
 
+    /// Marks it as made by compaction, in place of the record with this hash.
+    pub fn stand_for(&mut self, hash: [u8; 32]) {
+        self.flags = FLAG_COMPACTED.into();
+        self.stands_for = hash;
+    }
+
+    /// The hash of the record that it stands for, if it was made by compaction.
+    pub fn stands_for(&self) -> Option<[u8; 32]> {
+        (self.flags.get() & FLAG_COMPACTED != 0).then_some(self.stands_for)
+    }
+
     /// Sets the checksum, last of all.
     pub fn seal(&mut self) {
         self.crc = self.expected_crc().into();
@@ -251,9 +337,13 @@ impl RecordHeader {
                 u64::from(self.header_len.get()) == HEADER_BYTES,
                 "its header length is not 256",
             ),
-            (self.flags.get() == 0, "it has unknown flags"),
             (
-                self.reserved == [0; 32] && self.reserved_behind == [0; 20],
+                self.flags.get() & !FLAG_COMPACTED == 0,
+                "it has unknown flags",
+            ),
+            (
+                self.reserved == [0; 20]
+                    && (self.stands_for().is_some() || self.stands_for == [0; 32]),
                 "its reserved bytes are not zero",
             ),
             (

@@ -13,6 +13,7 @@ use super::page_map::PageMap;
 use super::record::Record;
 use super::run_reader::OpenSegment;
 use super::run_reader::RunBuffers;
+use super::segment_file::SegmentFile;
 
 /// A part of a run that an epoch's image still has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub struct Loader {
     page_shift: u32,
     plan: Vec<Piece>,
     next: usize,
-    segments: Vec<(u64, PathBuf)>,
+    segments: Vec<SegmentFile>,
     open: OpenSegment,
     buffers: RunBuffers,
     /// The run that the buffers hold.
@@ -67,13 +68,13 @@ impl Loader {
     pub(super) fn new(chain: &Chain, epoch: u64) -> Result<Loader, StoreError> {
         let wanted = chain.restorable(epoch)?;
         let plan = plan(chain, epoch)?;
-        let mut segments: Vec<(u64, PathBuf)> = Vec::new();
+        let mut segments: Vec<SegmentFile> = Vec::new();
         for piece in &plan {
             if segments
                 .last()
-                .is_none_or(|(number, _)| *number != piece.segment)
+                .is_none_or(|segment| segment.number != piece.segment)
             {
-                segments.push((piece.segment, chain.scan.path_of(piece.segment).to_owned()));
+                segments.push(chain.scan.segment(piece.segment).clone());
             }
         }
         Ok(Loader {
@@ -128,20 +129,20 @@ impl Loader {
     }
 
     fn decode(&mut self, piece: &Piece) -> Result<(), StoreError> {
-        let path = self
+        let segment = self
             .segments
             .iter()
-            .find(|(number, _)| *number == piece.segment);
-        let Some((_, path)) = path else {
+            .find(|segment| segment.number == piece.segment);
+        let Some(segment) = segment else {
             unreachable!("every piece's segment is listed")
         };
-        let file = self.open.at(piece.segment, path)?;
+        let file = self.open.at(segment)?;
         let read = self
             .buffers
             .read(file, piece.offset, &piece.run, self.page_shift)?;
         read.map(|_| ()).map_err(|what| {
             let damage = Damage {
-                file: path.clone(),
+                file: segment.path.clone(),
                 offset: piece.offset,
                 what: format!("epoch {}: {what}", piece.epoch),
                 lost: vec![self.epoch],

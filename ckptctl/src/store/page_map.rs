@@ -140,6 +140,21 @@ impl<P: Clone> PageMap<P> {
         }
     }
 
+    /// What is within a range, ascending.
+    pub fn parts(&self, within: &Range<u64>) -> impl Iterator<Item = Part<P>> {
+        let before = self.extents.range(..within.start).next_back();
+        let inside = self.extents.range(within.clone());
+        let (first, end) = (within.start, within.end);
+        let touching = before.into_iter().chain(inside);
+        touching
+            .filter(move |(_, extent)| extent.end > first)
+            .map(move |(&start, extent)| Part {
+                pages: start.max(first)..extent.end.min(end),
+                source: extent.source + (start.max(first) - start),
+                place: extent.place.clone(),
+            })
+    }
+
     /// All of it, ascending.
     pub fn into_parts(self) -> impl Iterator<Item = Part<P>> {
         self.extents.into_iter().map(|(start, extent)| Part {
@@ -212,7 +227,8 @@ mod tests {
                     let from = if run.codec == Codec::Here { &stored } else { &before };
                     for (page, source) in (run.pgoff..run.end()).zip(run.referred()) {
                         let found = from[source as usize];
-                        sound &= found.is_some() && source < PAGES;
+                        let there = run.codec == Codec::Here || source < PAGES;
+                        sound &= found.is_some() && there;
                         model[page as usize] = found;
                     }
                 }
@@ -229,6 +245,17 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(&pages, &model);
+                let some = number as u64 * 5..number as u64 * 7 + 1;
+                let mut pages = vec![None; some.end as usize];
+                for part in map.parts(&some) {
+                    for (page, source) in part.pages.zip(part.source..) {
+                        prop_assert_eq!(pages[page as usize], None);
+                        pages[page as usize] = Some((part.place, source));
+                    }
+                }
+                prop_assert!(pages[..some.start as usize].iter().all(Option::is_none));
+                let expected = some.start as usize..some.end as usize;
+                prop_assert_eq!(&pages[expected.clone()], &model[expected]);
             }
         }
     }

@@ -55,8 +55,10 @@ pub struct CommitInfo {
     pub segment: u64,
     /// Where in the segment it begins.
     pub offset: u64,
-    /// What a record that builds on it is chained to.
+    /// What a record that builds on it is chained to. Compaction does not change it.
     pub hash: [u8; 32],
+    /// It stands for all commits between its parent and itself, which were dropped.
+    pub compacted: bool,
     /// False when it, or a record it builds on, is damaged in more than its
     /// pages; those are only looked at by `load` and `verify`.
     pub restorable: bool,
@@ -82,6 +84,9 @@ pub(super) struct Record {
     pub header: RecordHeader,
     pub parent_hash: [u8; 32],
     pub body_hash: [u8; 32],
+    /// Hash of this very record; of one that was made by compaction not the one that
+    /// records are chained to.
+    pub own_hash: [u8; 32],
     /// Header, footer, meta and index are as they were written, and so is the
     /// link to the parent.
     pub sound: bool,
@@ -108,7 +113,8 @@ impl Record {
             stored_bytes: header.total_len.get(),
             segment: header.segment.get(),
             offset: header.offset.get(),
-            hash: footer.map_or([0; 32], |footer| footer.hash),
+            hash: footer.map_or([0; 32], |footer| header.stands_for().unwrap_or(footer.hash)),
+            compacted: header.stands_for().is_some(),
             restorable: footer.is_some(),
         };
         Record {
@@ -116,6 +122,7 @@ impl Record {
             header: *header,
             parent_hash: footer.map_or([0; 32], |footer| footer.parent_hash),
             body_hash: footer.map_or([0; 32], |footer| footer.body_hash),
+            own_hash: footer.map_or([0; 32], |footer| footer.hash),
             sound: footer.is_some(),
         }
     }
@@ -162,6 +169,8 @@ pub(super) struct RecordFile<'a> {
     pub len: u64,
     pub number: u64,
     pub chain_id: [u8; 16],
+    /// It is a base.
+    pub base: bool,
 }
 
 impl RecordFile<'_> {
@@ -248,6 +257,12 @@ impl RecordFile<'_> {
             }
             _ => return fault(end - FOOTER_BYTES, "its footer is damaged"),
         };
+        if header.stands_for().is_some() != self.base {
+            return fault(
+                at,
+                "it is in a segment and belongs into a base, or the reverse",
+            );
+        }
         if let Err((offset, what)) = self.meta(header)? {
             return Ok(Err((offset, what)));
         }

@@ -2,34 +2,32 @@
 //! Reading the bytes of runs, one file and one run at a time.
 
 use std::io;
-use std::path::Path;
+use std::sync::Arc;
 
 use super::chain::Chain;
 use super::codec::Decompressor;
 use super::error::StoreError;
 use super::index::Run;
+use super::segment_file::SegmentFile;
 use crate::sys::file::File;
 
 /// The segment that was read from last, kept open.
 #[derive(Debug, Default)]
 pub(super) struct OpenSegment {
-    open: Option<(u64, File)>,
+    open: Option<(u64, Arc<File>)>,
 }
 
 impl OpenSegment {
     /// Segment `number` of a chain.
     pub fn of(&mut self, chain: &Chain, number: u64) -> Result<&File, StoreError> {
-        self.at(number, chain.scan.path_of(number))
+        self.at(chain.scan.segment(number))
     }
 
-    /// Segment `number`, which is at `path`.
-    pub fn at(&mut self, number: u64, path: &Path) -> Result<&File, StoreError> {
+    /// A segment.
+    pub fn at(&mut self, segment: &SegmentFile) -> Result<&File, StoreError> {
         let open = match self.open.take() {
-            Some(open) if open.0 == number => open,
-            _ => (
-                number,
-                File::open(path).map_err(StoreError::io("open", path))?,
-            ),
+            Some(open) if open.0 == segment.number => open,
+            _ => (segment.number, segment.open()?),
         };
         Ok(&self.open.insert(open).1)
     }

@@ -19,6 +19,10 @@ use super::record::RecordFile;
 use super::segment;
 use super::segment::FirstBlock;
 use super::segment::Name;
+use super::segment_file::FileKind;
+use super::segment_file::HELD_MAX;
+use super::segment_file::Held;
+use super::segment_file::SegmentFile;
 use crate::sys::file;
 use crate::sys::file::File;
 
@@ -30,7 +34,7 @@ pub(super) struct Scan {
     pub records: Vec<Record>,
     pub damage: Vec<Damage>,
     pub torn: Option<TornTail>,
-    /// Number, path and length of every segment, ascending.
+    /// Every segment, ascending; the first one can be a base.
     pub segments: Vec<SegmentFile>,
     /// Where the next record goes in the last segment, when it is sound up to there.
     pub end: Option<u64>,
@@ -41,25 +45,17 @@ pub(super) struct Scan {
     pub newest: u64,
     /// Features in use that a writer would have to know.
     pub unknown_to_writers: Option<(PathBuf, u64)>,
+    /// Hash of the last record, also of one that was dropped since by compaction: the next
+    /// segment says it.
+    pub last_hash: [u8; 32],
     /// Names that are segments whose creation was interrupted.
     pub unfinished: Vec<PathBuf>,
+    /// Names that are bases that are being made, or whose making was interrupted.
+    pub unfinished_bases: Vec<PathBuf>,
+    /// Segments and bases in whose place there is a base now.
+    pub superseded: Vec<PathBuf>,
     /// Names that are not part of a chain.
     pub strangers: Vec<PathBuf>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct SegmentFile {
-    pub number: u64,
-    pub path: PathBuf,
-    pub len: u64,
-    /// `features_incompat` of its header, 0 when that is lost.
-    pub features: u64,
-}
-
-impl SegmentFile {
-    fn open(&self) -> Result<File, StoreError> {
-        File::open(&self.path).map_err(StoreError::io("open", &self.path))
-    }
 }
 
 impl Scan {
@@ -67,24 +63,41 @@ impl Scan {
     pub(super) fn of(dir: &Path) -> Result<Scan, StoreError> {
         let mut scan = Scan::default();
         let names = file::list_dir(dir).map_err(StoreError::io("read", dir))?;
-        let mut numbers = Vec::new();
-        for name in names {
-            match Name::parse(&name) {
-                Name::Segment(number) => numbers.push(number),
-                Name::Unfinished => scan.unfinished.push(dir.join(name)),
+        let parsed = names.iter().map(|name| (Name::parse(name), dir.join(name)));
+        let base = names.iter().filter_map(|name| match Name::parse(name) {
+            Name::Base(number) => Some(number),
+            _ => None,
+        });
+        let base = base.max();
+        // The base comes first, because its name does.
+        let mut files = Vec::new();
+        for (name, path) in parsed {
+            match name {
+                Name::Segment(number) if Some(number) > base => {
+                    files.push((number, path, FileKind::Segment));
+                }
+                Name::Base(number) if Some(number) == base => {
+                    files.push((number, path, FileKind::Base(None)));
+                }
+                Name::Segment(_) | Name::Base(_) => scan.superseded.push(path),
+                Name::Unfinished => scan.unfinished.push(path),
+                Name::UnfinishedBase => scan.unfinished_bases.push(path),
                 Name::Beside => {}
-                Name::Stranger => scan.strangers.push(dir.join(name)),
+                Name::Stranger => scan.strangers.push(path),
             }
         }
-        scan.read_segments(dir, &numbers)?;
+        scan.read_segments(dir, files)?;
         scan.settle();
         Ok(scan)
     }
 
-    fn read_segments(&mut self, dir: &Path, numbers: &[u64]) -> Result<(), StoreError> {
+    fn read_segments(
+        &mut self,
+        dir: &Path,
+        files: Vec<(u64, PathBuf, FileKind)>,
+    ) -> Result<(), StoreError> {
         let mut first_blocks = Vec::new();
-        for &number in numbers {
-            let path = dir.join(segment::name(number));
+        for (number, path, kind) in files {
             let file = File::open(&path).map_err(StoreError::io("open", &path))?;
             let len = file.len_bytes().map_err(StoreError::io("measure", &path))?;
             let mut block = vec![0; len.min(BLOCK) as usize];
@@ -97,12 +110,22 @@ impl Scan {
             let features = block
                 .header
                 .map_or(0, |header| header.features_incompat.get());
-            self.segments.push(SegmentFile {
+            let kind = match kind {
+                FileKind::Segment => kind,
+                FileKind::Base(_) => FileKind::Base(block.base),
+            };
+            let mut segment = SegmentFile {
                 number,
                 path,
                 len,
                 features,
-            });
+                kind,
+                held: Held::default(),
+            };
+            if self.segments.len() < HELD_MAX {
+                segment.held.hold(file);
+            }
+            self.segments.push(segment);
             first_blocks.push(block);
         }
         // Without any header, the records say which chain they are of.
@@ -113,21 +136,33 @@ impl Scan {
             Some(id) => id,
             None => self.chain_id_from_records()?,
         };
-        let mut expected = 1;
+        let mut expected = match self.segments.first() {
+            Some(first) if first.is_base() => first.number,
+            _ => 1,
+        };
         for (i, block) in first_blocks.iter().enumerate() {
             let number = self.segments[i].number;
-            for missing in expected..number.min(expected + 1) {
-                let path = dir.join(segment::name(missing));
-                let what = match number - expected {
-                    1 => "this segment is missing".into(),
-                    more => format!("this segment and the {} after it are missing", more - 1),
-                };
-                self.add_damage(&path, 0, what, vec![]);
+            if number > expected {
+                self.add_missing(dir, expected, number - expected);
             }
             expected = number + 1;
             self.read_segment(i, block)?;
         }
+        if self.segments.last().is_some_and(SegmentFile::is_base) {
+            // Whoever made it left the last segment alone.
+            self.add_missing(dir, expected, 1);
+            self.end = None;
+            self.sound_end = None;
+        }
         Ok(())
+    }
+
+    fn add_missing(&mut self, dir: &Path, first: u64, count: u64) {
+        let what = match count {
+            1 => "this segment is missing".into(),
+            more => format!("this segment and the {} after it are missing", more - 1),
+        };
+        self.add_damage(&dir.join(segment::name(first)), 0, what, vec![]);
     }
 
     fn chain_id_from_records(&self) -> Result<[u8; 16], StoreError> {
@@ -150,14 +185,27 @@ impl Scan {
 
     fn read_segment(&mut self, i: usize, block: &FirstBlock) -> Result<(), StoreError> {
         let SegmentFile {
-            number, path, len, ..
+            number,
+            path,
+            len,
+            kind,
+            ..
         } = self.segments[i].clone();
+        let is_base = self.segments[i].is_base();
         let last = i + 1 == self.segments.len();
-        let follows = i == 0 && number == 1 || i > 0 && self.segments[i - 1].number + 1 == number;
+        let begins = i == 0 && (number == 1 || is_base);
+        let follows = begins || i > 0 && self.segments[i - 1].number + 1 == number;
         let mut previous_is_sound = follows && (i == 0 || self.end.is_some());
         let first_record = self.records.len();
+        let damage_before = self.damage.len();
         if let Some(header) = &block.header {
-            if header.chain_id != self.chain_id || header.segment.get() != number {
+            if header.chain_id != self.chain_id
+                || header.segment.get() != number
+                || header.is_base() != is_base
+                || block
+                    .base
+                    .is_some_and(|base| base.last_segment.get() != number)
+            {
                 let what = "its header says that it is another segment, or of another chain";
                 self.add_damage(&path, 0, what.into(), vec![]);
                 self.end = None;
@@ -181,13 +229,19 @@ impl Scan {
             }
         }
         let record_file = RecordFile {
-            file: &self.segments[i].open()?,
+            file: &*self.segments[i].open()?,
             path: &path,
             len,
             number,
             chain_id: self.chain_id,
+            base: is_base,
         };
         self.walk(&record_file, last)?;
+        if let FileKind::Base(Some(base)) = kind {
+            let sound = self.damage.len() == damage_before
+                || block.damaged_at.is_some() && self.damage.len() == damage_before + 1;
+            self.check_base(i, &base, first_record, sound);
+        }
         if block.header.is_none() {
             let what = "both copies of its header are damaged, so what is in it cannot be used";
             let mut hit = Vec::new();
@@ -204,27 +258,6 @@ impl Scan {
             self.sound_end = None;
         }
         Ok(())
-    }
-
-    /// Holds a finished segment against what the next one says about it; false when
-    /// they differ.
-    fn check_seal(&mut self, i: usize, prev_len: u64, prev_hash: &[u8; 32]) -> bool {
-        let SegmentFile { path, len, .. } = self.segments[i].clone();
-        let last_hash = self
-            .records
-            .last()
-            .map_or([0; 32], |record| record.info.hash);
-        if len != prev_len {
-            let what = format!("it has {len} bytes, and had {prev_len} when it was finished");
-            self.add_damage(&path, len.min(prev_len), what, vec![]);
-            false
-        } else if last_hash != *prev_hash {
-            let what = "it does not end with the record with which it was finished".into();
-            self.add_damage(&path, len, what, vec![]);
-            false
-        } else {
-            true
-        }
     }
 
     /// Goes over the records of a segment. Leaves in `end` where the next record
@@ -265,6 +298,7 @@ impl Scan {
             };
             match checked {
                 Ok(record) => {
+                    self.last_hash = record.info.hash;
                     self.records.push(record);
                     self.end = Some(end);
                     self.sound_end = Some((file.path.to_owned(), end));
@@ -273,6 +307,7 @@ impl Scan {
                     self.end = None;
                     let known = epoch <= self.newest;
                     if !known {
+                        self.last_hash = [0; 32];
                         self.records.push(Record::new(&header, None));
                     }
                     let hit = if known { vec![] } else { vec![epoch] };
@@ -321,7 +356,7 @@ impl Scan {
         Ok(next.map(|next| next.at))
     }
 
-    fn add_damage(&mut self, file: &Path, offset: u64, what: String, hit: Vec<u64>) {
+    pub(super) fn add_damage(&mut self, file: &Path, offset: u64, what: String, hit: Vec<u64>) {
         self.damage.push(Damage {
             file: file.to_owned(),
             offset,
@@ -388,12 +423,30 @@ impl Scan {
         }
     }
 
-    /// The file of a segment that has records.
-    pub(super) fn path_of(&self, number: u64) -> &Path {
+    /// A segment that has records.
+    pub(super) fn segment(&self, number: u64) -> &SegmentFile {
         let i = self
             .segments
             .partition_point(|segment| segment.number < number);
-        &self.segments[i].path
+        &self.segments[i]
+    }
+
+    /// The file of a segment that has records.
+    pub(super) fn path_of(&self, number: u64) -> &Path {
+        &self.segment(number).path
+    }
+
+    /// The last segment that there is a base for.
+    pub(super) fn base(&self) -> Option<u64> {
+        let first = self.segments.first()?;
+        first.is_base().then_some(first.number)
+    }
+
+    /// Lets go of files that compaction may have removed, so that their room is free.
+    pub(super) fn release_files(&mut self) {
+        for segment in &mut self.segments {
+            segment.held = Held::default();
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The segments of a chain: their names, their headers, how one comes to be.
+//! The segments of a chain, and the bases that stand for many: their names, their headers,
+//! how a segment comes to be.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -8,6 +9,7 @@ use zerocopy::IntoBytes;
 
 use super::error::StoreError;
 use super::format::BLOCK;
+use super::format::BaseHeader;
 use super::format::FEATURES_KNOWN;
 use super::format::SEGMENT_HEADER_COPY;
 use super::format::SegmentFields;
@@ -17,13 +19,19 @@ use crate::sys::file;
 use crate::sys::file::File;
 
 const PREFIX: &str = "segment-";
+const BASE_PREFIX: &str = "base-";
 const SUFFIX: &str = ".ckpt";
-const UNFINISHED: &str = ".tmp";
+pub(super) const UNFINISHED: &str = ".tmp";
 const DIGITS: usize = 10;
 
 /// Name of segment `number`.
 pub(super) fn name(number: u64) -> String {
     format!("{PREFIX}{number:0DIGITS$}{SUFFIX}")
+}
+
+/// Name of the base that stands for the segments up to `number`.
+pub(super) fn base_name(number: u64) -> String {
+    format!("{BASE_PREFIX}{number:0DIGITS$}{SUFFIX}")
 }
 
 /// What a name in a chain's directory stands for.
@@ -33,7 +41,12 @@ pub(super) enum Name {
     Segment(u64),
     /// A segment whose creation was interrupted.
     Unfinished,
-    /// The writer's lock, or the page through which a program is asked for commits.
+    /// The base that stands for the segments up to this number.
+    Base(u64),
+    /// A base that is being made, or whose making was interrupted.
+    UnfinishedBase,
+    /// The lock of the writer or of whoever compacts, or the page through which a program is
+    /// asked for commits.
     Beside,
     /// Not part of the chain.
     Stranger,
@@ -44,59 +57,74 @@ impl Name {
         let Some(name) = name.to_str() else {
             return Name::Stranger;
         };
-        if [super::lock::LOCK_NAME, crate::control::FILE_NAME].contains(&name) {
+        let beside = [
+            super::lock::LOCK_NAME,
+            super::lock::COMPACT_NAME,
+            crate::control::FILE_NAME,
+        ];
+        if beside.contains(&name) {
             return Name::Beside;
         }
         let (name, unfinished) = match name.strip_suffix(UNFINISHED) {
             Some(name) => (name, true),
             None => (name, false),
         };
-        let digits = name
-            .strip_prefix(PREFIX)
-            .and_then(|rest| rest.strip_suffix(SUFFIX));
-        match digits {
-            Some(digits)
-                if digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit()) =>
-            {
-                if unfinished {
-                    return Name::Unfinished;
-                }
-                match digits.parse() {
-                    Ok(number) if number > 0 => Name::Segment(number),
-                    _ => Name::Stranger,
-                }
-            }
+        let (prefix, base) = match name.starts_with(BASE_PREFIX) {
+            true => (BASE_PREFIX, true),
+            false => (PREFIX, false),
+        };
+        let number = name
+            .strip_prefix(prefix)
+            .and_then(|rest| rest.strip_suffix(SUFFIX))
+            .filter(|digits| digits.len() == DIGITS)
+            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|digits| digits.parse().ok());
+        match (number, unfinished, base) {
+            (Some(_), true, true) => Name::UnfinishedBase,
+            (Some(_), true, false) => Name::Unfinished,
+            (Some(number @ 1..), false, true) => Name::Base(number),
+            (Some(number @ 1..), false, false) => Name::Segment(number),
             _ => Name::Stranger,
         }
     }
 }
 
-/// The first block of a segment.
-pub(super) fn first_block(header: &SegmentHeader) -> Vec<u8> {
+/// The first block of a segment, or of a base.
+pub(super) fn first_block(header: &SegmentHeader, base: Option<&BaseHeader>) -> Vec<u8> {
     let mut block = vec![0; BLOCK as usize];
-    let bytes = header.as_bytes();
-    block[..bytes.len()].copy_from_slice(bytes);
-    block[SEGMENT_HEADER_COPY..][..bytes.len()].copy_from_slice(bytes);
+    for at in [0, SEGMENT_HEADER_COPY] {
+        let bytes = header.as_bytes();
+        block[at..][..bytes.len()].copy_from_slice(bytes);
+        if let Some(base) = base {
+            block[at + bytes.len()..][..size_of::<BaseHeader>()].copy_from_slice(base.as_bytes());
+        }
+    }
     block
 }
 
-/// What is in the first block of a segment.
+/// What is in the first block of a segment or a base.
 pub(super) struct FirstBlock {
     /// The header or its copy, if one of them is sound.
     pub header: Option<SegmentHeader>,
+    /// Of a base, what it stands for. A base has a header only when it has this.
+    pub base: Option<BaseHeader>,
     /// Offset of the first byte that is not as it was written, if any.
     pub damaged_at: Option<u64>,
 }
 
 impl FirstBlock {
+    const LOST: FirstBlock = FirstBlock {
+        header: None,
+        base: None,
+        damaged_at: Some(0),
+    };
+
     /// Reads a first block; `Err` says what this version does not know.
     pub(super) fn parse(block: &[u8]) -> Result<FirstBlock, String> {
-        let parse = |at: usize| block.get(at..).and_then(SegmentHeader::parse);
+        let part = |at: usize| block.get(at..).unwrap_or_default();
+        let parse = |at: usize| SegmentHeader::parse(part(at));
         let Some(header) = parse(0).or_else(|| parse(SEGMENT_HEADER_COPY)) else {
-            return Ok(FirstBlock {
-                header: None,
-                damaged_at: Some(0),
-            });
+            return Ok(FirstBlock::LOST);
         };
         if header.version.get() != VERSION {
             return Err(format!(
@@ -108,21 +136,30 @@ impl FirstBlock {
         if unknown != 0 {
             return Err(format!("uses features {unknown:#x}"));
         }
-        let written = first_block(&header);
+        let behind = size_of::<SegmentHeader>();
+        let parse = |at: usize| BaseHeader::parse(part(at + behind));
+        let base = Some(header)
+            .filter(SegmentHeader::is_base)
+            .and_then(|_| parse(0).or_else(|| parse(SEGMENT_HEADER_COPY)));
+        let sound = header.is_well_formed()
+            && header.is_base() == base.is_some()
+            && base.is_none_or(|base| {
+                let begins = header.prev_len.get() == 0 && header.prev_hash == [0; 32];
+                base.is_well_formed() && begins
+            });
+        if !sound {
+            return Ok(FirstBlock::LOST);
+        }
+        let written = first_block(&header, base.as_ref());
         let damaged_at = if block == written {
             None
         } else {
             let differs = written.iter().zip(block).position(|(a, b)| a != b);
             Some(differs.unwrap_or(block.len()))
         };
-        if !header.is_well_formed() {
-            return Ok(FirstBlock {
-                header: None,
-                damaged_at: Some(0),
-            });
-        }
         Ok(FirstBlock {
             header: Some(header),
+            base,
             damaged_at: damaged_at.map(|at| at as u64),
         })
     }
@@ -151,7 +188,7 @@ fn write_new(
     let file = File::create(unfinished).map_err(StoreError::io("create", unfinished))?;
     file.truncate(0)
         .map_err(StoreError::io("truncate", unfinished))?;
-    file.write_all_at(&first_block(header), 0)
+    file.write_all_at(&first_block(header, None), 0)
         .map_err(StoreError::io("write", unfinished))?;
     file.sync_data()
         .map_err(StoreError::io("sync", unfinished))?;
@@ -163,6 +200,8 @@ fn write_new(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::format::BaseFields;
+    use crate::store::format::FEATURE_BASE;
 
     #[test]
     fn names_sort_like_numbers() {
@@ -177,6 +216,8 @@ mod tests {
             "segment-00000000001.ckpt",
             "segment-+000000001.ckpt",
             "segment-0000000000.ckpt",
+            "base-0000000000.ckpt",
+            "base-1.ckpt.tmp",
             "x",
         ] {
             assert_eq!(
@@ -189,26 +230,45 @@ mod tests {
             Name::parse(OsStr::new("segment-0000000001.ckpt.tmp")),
             Name::Unfinished
         );
+        assert_eq!(
+            Name::parse(OsStr::new("base-0000000001.ckpt.tmp")),
+            Name::UnfinishedBase
+        );
+        assert_eq!(
+            Name::parse(OsStr::new(&base_name(12))),
+            Name::Base(12),
+            "a base is no segment"
+        );
     }
 
     #[test]
     fn a_wrong_byte_anywhere_in_the_first_block_is_seen_and_the_header_survives() {
-        let header = SegmentHeader::new(&SegmentFields {
-            features_incompat: 0,
-            chain_id: [7; 16],
-            segment: 3,
-            created_ns: 5,
-            prev_len: 8192,
-            prev_hash: [9; 32],
+        let base = BaseHeader::new(&BaseFields {
+            last_segment: 3,
+            last_len: 9,
+            last_hash: [1; 32],
+            newest: 7,
+            own_len: 8192,
+            records_hash: [2; 32],
         });
-        let sound = first_block(&header);
-        assert!(FirstBlock::parse(&sound).is_ok_and(|block| block.damaged_at.is_none()));
-        for at in 0..sound.len() {
-            let mut block = sound.clone();
-            block[at] ^= 0x10;
-            let block = FirstBlock::parse(&block).unwrap();
-            assert_eq!(block.damaged_at, Some(at as u64));
-            assert_eq!(block.header, Some(header));
+        for base in [None, Some(base)] {
+            let header = SegmentHeader::new(&SegmentFields {
+                features_incompat: if base.is_some() { FEATURE_BASE } else { 0 },
+                chain_id: [7; 16],
+                segment: 3,
+                created_ns: 5,
+                prev_len: if base.is_some() { 0 } else { 8192 },
+                prev_hash: [if base.is_some() { 0 } else { 9 }; 32],
+            });
+            let sound = first_block(&header, base.as_ref());
+            assert!(FirstBlock::parse(&sound).is_ok_and(|block| block.damaged_at.is_none()));
+            for at in 0..sound.len() {
+                let mut block = sound.clone();
+                block[at] ^= 0x10;
+                let block = FirstBlock::parse(&block).unwrap();
+                assert_eq!(block.damaged_at, Some(at as u64));
+                assert_eq!((block.header, block.base), (Some(header), base));
+            }
         }
     }
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The writing side of a chain.
 
-use std::path::Path;
 use std::path::PathBuf;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
@@ -18,14 +17,18 @@ use super::format::FEATURE_SHARED;
 use super::format::FEATURE_ZSTD;
 use super::format::SegmentFields;
 use super::known::Known;
+use super::lock::ParentsLock;
 use super::lock::WriterLock;
+use super::look::look;
 use super::meta::CommitMeta;
+use super::opening;
 use super::page_sink::PageSink;
 use super::record::CommitInfo;
-use super::scan::Scan;
-use super::scan::SegmentFile;
 use super::segment;
 use super::segment::Name;
+use super::segment_file::FileKind;
+use super::segment_file::Held;
+use super::segment_file::SegmentFile;
 use crate::sys::file;
 use crate::sys::file::File;
 
@@ -50,8 +53,23 @@ impl Options {
     /// Most threads that there are without asking for more.
     const THREADS_DEFAULT_MAX: usize = 4;
 
+    /// As a chain was written, as far as that shows: with zstd or shared pages when there are
+    /// any, so that what is written in place of its records is not larger.
+    pub fn as_in(chain: &Chain) -> Options {
+        let segments = chain.scan.segments.iter();
+        let features = segments.fold(0, |all, segment| all | segment.features);
+        Options {
+            compression: match features & FEATURE_ZSTD {
+                0 => Compression::default(),
+                _ => Compression::Zstd(Compression::ZSTD_LEVEL),
+            },
+            share: features & FEATURE_SHARED != 0,
+            ..Options::default()
+        }
+    }
+
     /// Incompatible features that a segment must have for records written like this.
-    fn features(&self) -> u64 {
+    pub(super) fn features(&self) -> u64 {
         let zstd = match self.compression {
             Compression::Zstd(_) => FEATURE_ZSTD,
             Compression::None | Compression::Lz4 => 0,
@@ -81,7 +99,8 @@ pub struct Recovery {
     pub created: bool,
     /// An append that never became durable, cut off.
     pub torn: Option<TornTail>,
-    /// Segments whose creation was interrupted, removed.
+    /// Segments and bases whose creation was interrupted, and segments that a base stands
+    /// for, removed.
     pub removed: Vec<PathBuf>,
     /// Damage that does not hinder writing. It was left as it is.
     pub damage: Vec<Damage>,
@@ -119,9 +138,9 @@ impl Writer {
         options: Options,
     ) -> Result<(Writer, Recovery), StoreError> {
         let dir = dir.into();
-        prepare_dir(&dir)?;
+        opening::prepare_dir(&dir)?;
         let lock = WriterLock::take(&dir)?;
-        let mut scan = Scan::of(&dir)?;
+        let mut scan = look(&dir)?;
         let mut recovery = Recovery::default();
         if let Some((file, features)) = &scan.unknown_to_writers {
             let what =
@@ -136,7 +155,7 @@ impl Writer {
             recovery.removed.push(path);
         }
         if scan.segments.is_empty() {
-            begin(&dir, &mut scan, options.features())?;
+            opening::begin(&dir, &mut scan, options.features())?;
             recovery.created = true;
         }
         let Some(end) = scan.end else {
@@ -156,6 +175,7 @@ impl Writer {
         file.sync_data()
             .map_err(StoreError::io("sync", &last.path))?;
         file::sync_dir(&dir).map_err(StoreError::io("sync", &dir))?;
+        opening::remove_leftovers(&dir, &mut scan, &mut recovery.removed)?;
         recovery.torn = scan.torn.take();
         recovery.damage = scan.damage.clone();
         let known = match options.share {
@@ -208,6 +228,9 @@ impl Writer {
         fill: impl FnOnce(&mut PageSink<'_>) -> Result<(), E>,
     ) -> Result<&CommitInfo, E> {
         self.undo()?;
+        // Whoever restores has read what it needed.
+        self.chain.scan.release_files();
+        let _lock = self.keep_parent(meta)?;
         let parent_hash = self.check(meta)?;
         if self.wants_segment() {
             self.next_segment()
@@ -221,6 +244,7 @@ impl Writer {
             segment: last.number,
             offset: self.end,
             parent_hash,
+            stands_for: None,
         };
         self.unfinished = true;
         let record = match append::append(
@@ -241,6 +265,7 @@ impl Writer {
         self.end += record.info.stored_bytes;
         let scan = &mut self.chain.scan;
         scan.newest = meta.epoch;
+        scan.last_hash = record.info.hash;
         scan.end = Some(self.end);
         if let Some(last) = scan.segments.last_mut() {
             last.len = self.end;
@@ -248,6 +273,68 @@ impl Writer {
         let at = scan.records.len();
         scan.records.push(record);
         Ok(&scan.records[at].info)
+    }
+
+    /// Sees to it that the record's parent is not dropped by a compaction before the record is
+    /// there. The newest epoch never is, nor what is in the last segment.
+    fn keep_parent(&mut self, meta: &CommitMeta) -> Result<Option<ParentsLock>, StoreError> {
+        let scan = &self.chain.scan;
+        let last_segment = scan.segments.last().map(|segment| segment.number);
+        let at_risk = meta.parent.filter(|parent| {
+            let record = self.chain.record(*parent).map(|record| &record.info);
+            record.is_some_and(|record| {
+                Some(record.segment) != last_segment && record.epoch != scan.newest
+            })
+        });
+        if at_risk.is_none() {
+            return Ok(None);
+        }
+        let lock = ParentsLock::wait(&self.chain.dir)?;
+        self.refresh()?;
+        Ok(Some(lock))
+    }
+
+    /// Looks whether the chain was compacted, and if so, what it holds now. What was dropped
+    /// is no longer in [`Writer::chain`] then.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`]; [`StoreError::Damaged`].
+    pub fn refresh(&mut self) -> Result<(), StoreError> {
+        let dir = &self.chain.dir;
+        let names = file::list_dir(dir).map_err(StoreError::io("read", dir))?;
+        let base = names.iter().filter_map(|name| match Name::parse(name) {
+            Name::Base(number) => Some(number),
+            _ => None,
+        });
+        if base.max() == self.chain.scan.base() {
+            return Ok(());
+        }
+        let mut scan = look(dir)?;
+        scan.release_files();
+        if scan.end.is_none() {
+            let dir = dir.clone();
+            return Err(refuse(Chain { dir, scan }));
+        }
+        if scan.end != Some(self.end) || scan.chain_id != self.chain.scan.chain_id {
+            let why = "its files were changed by somebody else".to_owned();
+            self.poisoned = Some(why.clone());
+            let dir = dir.clone();
+            return Err(StoreError::Poisoned { dir, why });
+        }
+        scan.newest = self.chain.scan.newest;
+        self.chain.scan = scan;
+        Ok(())
+    }
+
+    /// Begins the next segment, so that all records can be compacted.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`], [`StoreError::Poisoned`]. The chain is as it was.
+    pub fn close_segment(&mut self) -> Result<(), StoreError> {
+        self.undo()?;
+        self.next_segment()
     }
 
     /// Whether a commit can be appended; the hash it is chained to.
@@ -299,10 +386,7 @@ impl Writer {
             segment: last.number + 1,
             created_ns: now_ns(),
             prev_len: self.end,
-            prev_hash: scan
-                .records
-                .last()
-                .map_or([0; 32], |record| record.info.hash),
+            prev_hash: scan.last_hash,
         };
         let file = segment::create(&self.chain.dir, &fields)?;
         scan.segments.push(SegmentFile {
@@ -310,6 +394,8 @@ impl Writer {
             path: file.path().to_owned(),
             len: BLOCK,
             features: fields.features_incompat,
+            kind: FileKind::Segment,
+            held: Held::default(),
         });
         self.file = file;
         self.end = BLOCK;
@@ -341,57 +427,6 @@ impl Writer {
     }
 }
 
-/// Makes the directory, or makes sure that it is one for a chain.
-fn prepare_dir(dir: &Path) -> Result<(), StoreError> {
-    if file::make_dir(dir).map_err(StoreError::io("create", dir))? {
-        let parent = match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        return file::sync_dir(parent).map_err(StoreError::io("sync", parent));
-    }
-    let names = file::list_dir(dir).map_err(StoreError::io("read", dir))?;
-    let mut stranger = None;
-    for name in names {
-        match Name::parse(&name) {
-            Name::Segment(_) => return Ok(()),
-            Name::Stranger => stranger = Some(name),
-            Name::Unfinished | Name::Beside => {}
-        }
-    }
-    match stranger {
-        Some(name) => Err(StoreError::NotEmpty {
-            dir: dir.to_owned(),
-            name: name.into(),
-        }),
-        None => Ok(()),
-    }
-}
-
-/// Makes the first segment.
-fn begin(dir: &Path, scan: &mut Scan, features: u64) -> Result<(), StoreError> {
-    getrandom::fill(&mut scan.chain_id)
-        .map_err(|error| StoreError::io("get random bytes for", dir)(error.into()))?;
-    let fields = SegmentFields {
-        features_incompat: features,
-        chain_id: scan.chain_id,
-        segment: 1,
-        created_ns: now_ns(),
-        prev_len: 0,
-        prev_hash: [0; 32],
-    };
-    let file = segment::create(dir, &fields)?;
-    let path = file.path().to_owned();
-    scan.segments.push(SegmentFile {
-        number: 1,
-        path,
-        len: BLOCK,
-        features,
-    });
-    scan.end = Some(BLOCK);
-    Ok(())
-}
-
 /// The error for a chain whose end is damaged.
 fn refuse(chain: Chain) -> StoreError {
     let damage = chain.scan.damage.last().cloned();
@@ -421,7 +456,7 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn now_ns() -> u64 {
+pub(super) fn now_ns() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -45,6 +45,8 @@ pub enum FileCall<'a> {
     Truncate(&'a Path, u64),
     /// `flock(2)`, exclusive and without waiting.
     Lock(&'a Path),
+    /// `flock(2)` of a directory, exclusive; waits.
+    LockDir(&'a Path),
     /// `rename(2)`.
     Rename(&'a Path, &'a Path),
     /// `unlink(2)`.
@@ -231,6 +233,27 @@ impl LockedFile {
             self.lock.write_all_at(bytes, 0)
         })
     }
+}
+
+/// A directory whose exclusive lock is held until this is dropped.
+#[derive(Debug)]
+pub struct LockedDir {
+    _lock: Flock<fs::File>,
+}
+
+/// Waits for the exclusive lock of a directory. It keeps nobody from its files, only others
+/// that lock it.
+pub fn lock_dir(path: &Path) -> io::Result<LockedDir> {
+    call(&FileCall::LockDir(path), || {
+        let mut dir = fs::File::open(path)?;
+        loop {
+            match Flock::lock(dir, FlockArg::LockExclusive) {
+                Ok(lock) => return Ok(LockedDir { _lock: lock }),
+                Err((file, nix::Error::EINTR)) => dir = file,
+                Err((_, errno)) => return Err(errno.into()),
+            }
+        }
+    })
 }
 
 /// Makes a directory for its owner's eyes only; false when there is one.

@@ -4,6 +4,7 @@
 //! all others are in `ckptctl/tests`.
 
 mod changing_files;
+mod compacting;
 mod failing_calls;
 pub(crate) mod power_failure;
 

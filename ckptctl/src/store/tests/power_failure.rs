@@ -50,7 +50,7 @@ impl Change {
 }
 
 /// Keeps a log of all changes while `body` runs.
-fn record(body: impl FnOnce(&dyn Fn(u64))) -> Vec<Change> {
+pub(super) fn record(body: impl FnOnce(&dyn Fn(u64))) -> Vec<Change> {
     let log = Rc::new(RefCell::new(Vec::new()));
     let hook_log = Rc::clone(&log);
     let hook = move |call: &FileCall<'_>| {
@@ -199,7 +199,7 @@ impl Disk {
     }
 
     /// Lays out in `dir` what is found while the power is on.
-    fn lay_out(mut self, dir: &Path) {
+    pub(super) fn lay_out(mut self, dir: &Path) {
         for (name, inode) in &self.names {
             self.inodes[*inode].sync();
             std::fs::write(dir.join(name), &self.inodes[*inode].safe).unwrap();
