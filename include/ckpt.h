@@ -81,8 +81,9 @@
  *   signal handler.
  *
  *   The library's own thread, "ckpt-save", is started by the first commit that needs it; to save
- *   a large commit there are others, "ckpt-pack", while that takes. All signals but those that a
- *   thread brings upon itself are blocked in them.
+ *   a large commit there are others, "ckpt-pack", while that takes, and ckpt_open() restores with
+ *   the help of "ckpt-restore". All signals but those that a thread brings upon itself are blocked
+ *   in them.
  *
  * FORK
  *   A child does not have the arena: touching it is SIGSEGV. The child must not use the

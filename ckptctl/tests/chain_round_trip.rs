@@ -167,17 +167,45 @@ fn pages_that_were_packed_side_by_side_restore_to_what_was_committed() {
         let runs = [(0, &bytes[..PAGE * 77]), (77, &bytes[PAGE * 77..])];
         writer.append(&meta, runs).unwrap();
         assert_eq!(writer.chain().verify(|_, _| {}).unwrap().damage, vec![]);
-        let mut restored = vec![0; bytes.len()];
-        let mut loader = writer.chain().load(1).unwrap();
-        while let Some(run) = loader.next_run().unwrap() {
-            restored[run.pgoff as usize * PAGE..][..run.bytes.len()].copy_from_slice(run.bytes);
-        }
+        let restored = restore_in_parallel(writer.chain(), 1, threads, pages).unwrap();
         assert!(restored == bytes, "{threads} threads");
         let content = std::fs::read(segments(&dir)[0].0.clone()).unwrap();
         // All but ids, offsets and hashes: the page data and the index.
         files.push(content[BLOCK + 256..content.len() - 256].to_vec());
     }
     assert!(files.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[test]
+fn damage_that_several_threads_can_find_is_told_as_the_first_of_it() {
+    let temp = memory_dir();
+    let pages = 3000;
+    let meta = CommitMeta {
+        arena_len_pages: pages,
+        ..meta(1, None)
+    };
+    let bytes: Vec<u8> = (0..pages)
+        .flat_map(|pgoff| Fill::Noise(pgoff).page())
+        .collect();
+    let (mut writer, _) = open(temp.path(), 1 << 30).unwrap();
+    writer.append(&meta, [(0, bytes.as_slice())]).unwrap();
+    let (path, mut content) = segments(temp.path()).pop().unwrap();
+    // In every MiB, from the third on.
+    for at in (2 << 20..content.len() - 8192).step_by(1 << 20) {
+        content[at] ^= 1;
+    }
+    std::fs::write(path, content).unwrap();
+    let alone = restore_in_parallel(writer.chain(), 1, 1, pages).unwrap_err();
+    assert!(
+        alone
+            .to_string()
+            .contains("epoch 1: the bytes of pages 448 to 511"),
+        "{alone}"
+    );
+    for _ in 0..10 {
+        let error = restore_in_parallel(writer.chain(), 1, 4, pages).unwrap_err();
+        assert!(error.is_damage(), "{error}");
+    }
 }
 
 #[test]

@@ -135,6 +135,48 @@ fn another_branch_takes_nothing_from_this_one() {
 }
 
 #[test]
+fn what_was_restored_is_known_as_if_it_had_been_written() {
+    let mut story = Story::begin();
+    story.commit(&[(3, Noise(1)), (4, Noise(2)), (5, Even(1))]);
+    story.commit(&[(3, Noise(3)), (4, Zero), (40, Noise(1))]);
+    for (epoch, changed) in [(2, 0), (1, 3)] {
+        drop(story.writer);
+        (story.writer, _) = open(story.dir.path(), 1 << 20).unwrap();
+        story.writer.restore(epoch, 2, |_, _| {}).unwrap();
+        let next = story.newest.unwrap() + 1;
+        // As the library notes a restore.
+        story.commit_from(Some(epoch), next, &[]);
+        let info = story.commit(&[(3, Noise(3)), (5, Even(1)), (40, Noise(1)), (50, Noise(1))]);
+        let shared = [info.data_pages, info.shared_pages, info.unchanged_pages];
+        match changed {
+            0 => assert_eq!(shared, [0, 1, 3]),
+            _ => assert_eq!(shared, [1, 2, 1]),
+        }
+    }
+}
+
+#[test]
+fn a_restore_that_failed_leaves_nothing_known() {
+    let mut story = Story::begin();
+    story.commit(&[(3, Noise(1)), (4, Noise(2))]);
+    story.commit(&[(4, Noise(3))]);
+    let (path, mut content) = segments(story.dir.path()).pop().unwrap();
+    let noise = Noise(3).page();
+    let at = content
+        .windows(PAGE)
+        .position(|bytes| bytes == noise)
+        .unwrap();
+    content[at] ^= 1;
+    fs::write(path, content).unwrap();
+    drop(story.writer);
+    let (mut writer, _) = open(story.dir.path(), 1 << 20).unwrap();
+    assert!(writer.restore(2, 2, |_, _| {}).is_err());
+    let page = Noise(1).page();
+    writer.append(&meta(3, 1), [(3, page.as_slice())]).unwrap();
+    assert_eq!(counts(writer.chain().find(3).unwrap()), [1, 0, 0, 0]);
+}
+
+#[test]
 fn sharing_can_be_switched_off() {
     let temp = memory_dir();
     let options = Options {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! An arena as a program sees it: regions at fixed addresses, a heap, a root pointer.
 
+mod filling;
 mod head;
 mod heap;
 mod outside;
 
 use std::ptr::NonNull;
 
+pub(crate) use filling::Filling;
 pub use head::HEAD_PAGES;
 pub use head::NAME_MAX;
 pub use head::REGIONS_MAX;
@@ -59,7 +61,7 @@ impl Arena {
     }
 
     /// An arena for a state that was saved with these regions, to be filled by
-    /// [`Arena::write_pages`] and examined by [`Arena::resume`].
+    /// [`Arena::filling`] and examined by [`Arena::resume`].
     pub(crate) fn prepare(
         mut tracker: Box<dyn Tracker>,
         regions: &[RegionEntry],
@@ -264,20 +266,9 @@ impl Arena {
         }
     }
 
-    /// Copies pages in, while the program has no pointer to them yet.
-    pub(crate) fn write_pages(&mut self, first: u64, bytes: &[u8]) -> Result<(), Error> {
-        let offset = first as usize * PAGE;
-        if offset + bytes.len() > self.tracker.mapping().len_bytes() {
-            return Err(Error::Layout(format!(
-                "page {first} of the chain is outside of the arena"
-            )));
-        }
-        // SAFETY: The range lies in the arena, and nobody else uses it yet.
-        unsafe {
-            let to = self.tracker.mapping().base().add(offset).as_ptr();
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
-        }
-        Ok(())
+    /// Lets pages be copied in, while it is new and the program has no pointer to it yet.
+    pub(crate) fn filling(&mut self) -> Filling<'_> {
+        Filling::new(self.tracker.mapping())
     }
 }
 

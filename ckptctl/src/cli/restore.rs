@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use ckptctl::store::Chain;
 use ckptctl::store::ChainSpec;
-use ckptctl::store::StoreError;
+use ckptctl::sys::thread;
 use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
 
@@ -76,18 +76,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// Reads all that an epoch consists of.
 fn check(chain: &Chain, epoch: u64) -> anyhow::Result<()> {
     chain.get(epoch)?;
-    let mut loader = chain.load(epoch)?;
+    let loader = chain.load(epoch)?;
     // Hidden by itself when stderr is no terminal.
     let bar = ProgressBar::new(loader.pages() << loader.page_shift()).with_style(
         ProgressStyle::with_template("{bytes} of {total_bytes} {wide_bar} {eta} left")?,
     );
-    let read = loop {
-        match loader.next_run() {
-            Ok(Some(run)) => bar.inc(run.bytes.len() as u64),
-            Ok(None) => break Ok(()),
-            Err(error) => break Err::<(), StoreError>(error),
-        }
-    };
+    let read = loader.restore(thread::processors(), |_, bytes| bar.inc(bytes.len() as u64));
     bar.finish_and_clear();
     Ok(read?)
 }

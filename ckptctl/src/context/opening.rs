@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use super::Callers;
 use super::Context;
@@ -22,11 +24,11 @@ use crate::safe_point::Threads;
 use crate::saving::ChainEnd;
 use crate::saving::Queue;
 use crate::saving::Saving;
-use crate::store;
 use crate::store::Kind;
 use crate::store::Writer;
 use crate::sys::memory::PAGE;
 use crate::sys::process;
+use crate::sys::thread;
 use crate::track;
 use crate::track::Geometry;
 
@@ -45,7 +47,7 @@ impl Context {
         };
         let restore = options.chosen_restore()?;
         let written = options.chosen_store()?;
-        let (writer, recovery) = Writer::open_or_create(&dir, written.clone())?;
+        let (mut writer, recovery) = Writer::open_or_create(&dir, written.clone())?;
         let restored = match restore {
             Restore::Nothing => None,
             Restore::Epoch(epoch) => Some(epoch),
@@ -92,7 +94,7 @@ impl Context {
             None => Arena::begin(tracker)?,
             Some(meta) => {
                 let mut arena = Arena::prepare(tracker, &meta.regions)?;
-                fill(&mut arena, writer.chain(), meta.epoch)?;
+                fill(&mut arena, &mut writer, meta.epoch)?;
                 arena.resume()?;
                 arena
             }
@@ -140,12 +142,22 @@ impl Context {
 }
 
 /// Loads an epoch into a new arena.
-fn fill(arena: &mut Arena, chain: &store::Chain, epoch: u64) -> Result<(), Error> {
-    let mut loader = chain.load(epoch)?;
-    while let Some(run) = loader.next_run()? {
-        arena.write_pages(run.pgoff, run.bytes)?;
+fn fill(arena: &mut Arena, writer: &mut Writer, epoch: u64) -> Result<(), Error> {
+    let filling = arena.filling();
+    let outside = AtomicBool::new(false);
+    // The program waits, so there is no reason to leave it a processor.
+    writer.restore(epoch, thread::processors(), |pgoff, bytes| {
+        // SAFETY: An epoch has each page once, and each is handed out once.
+        if !unsafe { filling.put(pgoff, bytes) } {
+            outside.store(true, Ordering::Relaxed);
+        }
+    })?;
+    match outside.into_inner() {
+        false => Ok(()),
+        true => Err(Error::Layout(
+            "the chain has pages outside of the arena".into(),
+        )),
     }
-    Ok(())
 }
 
 impl Shared {

@@ -14,6 +14,7 @@ use highway::HighwayHash;
 use highway::HighwayHasher;
 use highway::Key;
 
+use super::codec::is_zero;
 use super::meta::CommitMeta;
 
 /// Pages that are remembered at most: 16 GiB in pages of 4 KiB. Others are stored each time.
@@ -64,7 +65,7 @@ impl Known {
         })
     }
 
-    /// The digest of a page that is not zero.
+    /// The digest of a page.
     pub fn digest(&self, page: &[u8]) -> Digest {
         digest(&self.key, page)
     }
@@ -74,6 +75,23 @@ impl Known {
         if self.epoch != parent {
             self.forget_all();
         }
+    }
+
+    /// Begins to learn what an epoch has.
+    pub fn begin_anew(&mut self) {
+        self.forget_all();
+        self.arena_len_pages = u64::MAX;
+    }
+
+    /// The key for [`digest`].
+    pub fn key(&self) -> [u64; 4] {
+        self.key
+    }
+
+    /// All of an epoch was learnt.
+    pub fn learnt(&mut self, epoch: u64, arena_len_pages: u64) {
+        self.epoch = Some(epoch);
+        self.arena_len_pages = arena_len_pages;
     }
 
     fn forget_all(&mut self) {
@@ -111,7 +129,8 @@ impl Known {
         self.epoch = Some(meta.epoch);
     }
 
-    fn set(&mut self, pgoff: u64, digest: Digest) {
+    /// Notes what a page has.
+    pub fn set(&mut self, pgoff: u64, digest: Digest) {
         if !self.pages.set(pgoff, digest) || digest <= ZERO {
             return;
         }
@@ -122,7 +141,11 @@ impl Known {
     }
 }
 
-fn digest(key: &[u64; 4], page: &[u8]) -> Digest {
+/// The digest of a page under a key.
+pub(super) fn digest(key: &[u64; 4], page: &[u8]) -> Digest {
+    if is_zero(page) {
+        return ZERO;
+    }
     let [low, high] = HighwayHasher::new(Key(*key)).hash128(page);
     let digest = (Digest::from(high) << 64) | Digest::from(low);
     digest.max(ZERO + 1)

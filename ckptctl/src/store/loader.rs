@@ -33,6 +33,18 @@ impl Piece {
     fn place(&self) -> (u64, u64) {
         (self.segment, self.offset)
     }
+
+    /// Where in the segment the run's bytes end.
+    pub fn stored_end(&self) -> u64 {
+        self.offset + u64::from(self.run.stored_len)
+    }
+
+    /// Its pages, out of those of the run.
+    pub fn bytes<'a>(&self, raw: &'a [u8], page_shift: u32) -> &'a [u8] {
+        let start = ((self.source - self.run.pgoff) << page_shift) as usize;
+        let len = ((self.live.end - self.live.start) << page_shift) as usize;
+        &raw[start..start + len]
+    }
 }
 
 /// Consecutive pages of an epoch, checked.
@@ -119,45 +131,59 @@ impl Loader {
             self.decoded = Some(piece.place());
         }
         self.next += 1;
-        let start = ((piece.source - piece.run.pgoff) << self.page_shift) as usize;
-        let len = ((piece.live.end - piece.live.start) << self.page_shift) as usize;
-        let bytes = &self.buffers.raw()[start..start + len];
         Ok(Some(PageRun {
             pgoff: piece.live.start,
-            bytes,
+            bytes: piece.bytes(self.buffers.raw(), self.page_shift),
         }))
     }
 
     fn decode(&mut self, piece: &Piece) -> Result<(), StoreError> {
-        let segment = self
-            .segments
-            .iter()
-            .find(|segment| segment.number == piece.segment);
-        let Some(segment) = segment else {
-            unreachable!("every piece's segment is listed")
-        };
+        let segment = segment_in(&self.segments, piece.segment);
         let file = self.open.at(segment)?;
         let read = self
             .buffers
             .read(file, piece.offset, &piece.run, self.page_shift)?;
-        read.map(|_| ()).map_err(|what| {
-            let damage = Damage {
-                file: segment.path.clone(),
-                offset: piece.offset,
-                what: format!("epoch {}: {what}", piece.epoch),
-                lost: vec![self.epoch],
-            };
-            let dir = self.dir.display();
-            let advice = format!(
-                "Nothing damaged is handed out. `ckptctl verify {dir}` names all damage and the \
-                 epochs that can be restored, with `ckptctl restore {dir}@EPOCH -- CMD`"
-            );
-            StoreError::Damaged {
-                damage: Box::new(damage),
-                advice,
-            }
-        })
+        match read.map(drop) {
+            Ok(()) => Ok(()),
+            Err(what) => Err(self.damaged(piece, &what)),
+        }
     }
+
+    pub(super) fn plan(&self) -> &[Piece] {
+        &self.plan
+    }
+
+    /// A segment that the plan has pieces of.
+    pub(super) fn segment(&self, number: u64) -> &SegmentFile {
+        segment_in(&self.segments, number)
+    }
+
+    /// The error for a piece whose run is not as it was written.
+    pub(super) fn damaged(&self, piece: &Piece, what: &str) -> StoreError {
+        let damage = Damage {
+            file: self.segment(piece.segment).path.clone(),
+            offset: piece.offset,
+            what: format!("epoch {}: {what}", piece.epoch),
+            lost: vec![self.epoch],
+        };
+        let dir = self.dir.display();
+        let advice = format!(
+            "Nothing damaged is handed out. `ckptctl verify {dir}` names all damage and the \
+             epochs that can be restored, with `ckptctl restore {dir}@EPOCH -- CMD`"
+        );
+        StoreError::Damaged {
+            damage: Box::new(damage),
+            advice,
+        }
+    }
+}
+
+fn segment_in(segments: &[SegmentFile], number: u64) -> &SegmentFile {
+    let segment = segments.iter().find(|segment| segment.number == number);
+    let Some(segment) = segment else {
+        unreachable!("every piece's segment is listed")
+    };
+    segment
 }
 
 /// The parts of runs that make up an epoch, in the order of the files.

@@ -26,6 +26,7 @@ mod packing;
 mod page_map;
 mod page_sink;
 mod record;
+mod restoring;
 mod run_reader;
 mod scan;
 mod seals;

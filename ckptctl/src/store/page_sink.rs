@@ -135,15 +135,17 @@ impl<'a> PageSink<'a> {
 
     /// Finds out where the content of a page is, and notes it.
     fn place_of(&mut self, pgoff: u64, page: &[u8]) -> Place {
-        let zero = is_zero(page);
         let Some(known) = &mut self.known else {
-            return if zero { Place::Zero } else { Place::New };
+            return match is_zero(page) {
+                true => Place::Zero,
+                false => Place::New,
+            };
         };
-        let digest = if zero { ZERO } else { known.digest(page) };
+        let digest = known.digest(page);
         if known.has(pgoff, digest) {
             return Place::Unchanged;
         }
-        let place = if zero {
+        let place = if digest == ZERO {
             Place::Zero
         } else if let Some(page) = known.find(digest) {
             Place::Parent(page)

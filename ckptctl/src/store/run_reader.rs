@@ -51,25 +51,34 @@ impl RunBuffers {
         run: &Run,
         page_shift: u32,
     ) -> Result<Result<&[u8], String>, StoreError> {
-        self.stored.resize(run.stored_len as usize, 0);
-        self.raw.resize((run.pages as usize) << page_shift, 0);
-        match file.read_exact_at(&mut self.stored, offset) {
-            Ok(()) => {}
+        let mut stored = std::mem::take(&mut self.stored);
+        stored.resize(run.stored_len as usize, 0);
+        let read = file.read_exact_at(&mut stored, offset);
+        let decoded = match &read {
+            Ok(()) => self.decode(&stored, run, page_shift).map(drop),
+            Err(_) => Ok(()),
+        };
+        self.stored = stored;
+        match read {
+            Ok(()) => Ok(decoded.map(|()| self.raw())),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Ok(Err(format!("{} are cut off", run.name())));
+                Ok(Err(format!("{} are cut off", run.name())))
             }
-            Err(error) => return Err(StoreError::io("read", file.path())(error)),
+            Err(error) => Err(StoreError::io("read", file.path())(error)),
         }
-        Ok(if crc32c::crc32c(&self.stored) != run.crc {
+    }
+
+    /// Holds the stored bytes of a run against its checksum and decodes them. The error says
+    /// what is wrong with it.
+    pub fn decode(&mut self, stored: &[u8], run: &Run, page_shift: u32) -> Result<&[u8], String> {
+        self.raw.resize((run.pages as usize) << page_shift, 0);
+        if crc32c::crc32c(stored) != run.crc {
             Err(format!("{} are damaged", run.name()))
-        } else if !self
-            .decompressor
-            .decode(run.codec, &self.stored, &mut self.raw)
-        {
+        } else if !self.decompressor.decode(run.codec, stored, &mut self.raw) {
             Err(format!("{} cannot be decompressed", run.name()))
         } else {
             Ok(&self.raw)
-        })
+        }
     }
 
     /// The run that was read last, as stored.
@@ -77,7 +86,7 @@ impl RunBuffers {
         &self.stored
     }
 
-    /// The pages of the run that was read last.
+    /// The pages of the run that was decoded last.
     pub fn raw(&self) -> &[u8] {
         &self.raw
     }

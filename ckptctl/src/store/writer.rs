@@ -2,6 +2,8 @@
 //! The writing side of a chain.
 
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
@@ -16,6 +18,7 @@ use super::format::BLOCK;
 use super::format::FEATURE_SHARED;
 use super::format::FEATURE_ZSTD;
 use super::format::SegmentFields;
+use super::known;
 use super::known::Known;
 use super::lock::ParentsLock;
 use super::lock::WriterLock;
@@ -31,6 +34,7 @@ use super::segment_file::Held;
 use super::segment_file::SegmentFile;
 use crate::sys::file;
 use crate::sys::file::File;
+use crate::sys::thread;
 
 /// How a chain is written.
 #[derive(Clone, Debug)]
@@ -84,7 +88,7 @@ impl Default for Options {
         Options {
             segment_bytes: 256 << 20,
             compression: Compression::default(),
-            threads: processors()
+            threads: thread::processors()
                 .saturating_sub(1)
                 .min(Self::THREADS_DEFAULT_MAX),
             share: true,
@@ -198,6 +202,45 @@ impl Writer {
     /// The chain, with everything that was appended.
     pub fn chain(&self) -> &Chain {
         &self.chain
+    }
+
+    /// Restores an epoch in up to `threads` threads: hands its pages to `put` as
+    /// [`Loader::restore`](super::Loader::restore) does, and remembers them, so that a commit
+    /// that builds on it does not store them again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Chain::load`] and [`Loader::restore`](super::Loader::restore).
+    pub fn restore(
+        &mut self,
+        epoch: u64,
+        threads: usize,
+        put: impl Fn(u64, &[u8]) + Sync,
+    ) -> Result<(), StoreError> {
+        let info = &self.chain.restorable(epoch)?.info;
+        let (page_bytes, arena_len_pages) = (1usize << info.page_shift, info.arena_len_pages);
+        let loader = self.chain.load(epoch)?;
+        let Some(known) = &mut self.known else {
+            return loader.restore(threads, put);
+        };
+        known.begin_anew();
+        let key = known.key();
+        let learning = Mutex::new(known);
+        loader.restore(threads, |pgoff, bytes| {
+            let pages = bytes.chunks_exact(page_bytes);
+            let digests: Vec<_> = pages.map(|page| known::digest(&key, page)).collect();
+            let mut known = learning.lock().unwrap_or_else(PoisonError::into_inner);
+            for (pgoff, digest) in (pgoff..).zip(digests) {
+                known.set(pgoff, digest);
+            }
+            drop(known);
+            put(pgoff, bytes);
+        })?;
+        let known = learning
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        known.learnt(epoch, arena_len_pages);
+        Ok(())
     }
 
     /// Appends a commit with its pages; see [`Writer::append_with`].
@@ -449,11 +492,6 @@ fn refuse(chain: Chain) -> StoreError {
         damage: Box::new(damage),
         advice,
     }
-}
-
-/// Processors that this process may use.
-fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 pub(super) fn now_ns() -> u64 {

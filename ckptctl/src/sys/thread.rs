@@ -27,23 +27,73 @@ const OWN_FAULTS: [Signal; 6] = [
 /// brings upon itself go to other threads.
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     call(Call::Thread, || {
-        let mut blocked = SigSet::all();
-        for signal in OWN_FAULTS {
-            blocked.remove(signal);
-        }
-        // A thread begins with the mask of the one that starts it.
-        let before = blocked.thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-        #[cfg(test)]
-        let body = super::file::fake::inherited(body);
-        let thread = thread::Builder::new().name(name.into()).spawn(body);
-        before.thread_set_mask()?;
-        thread
+        with_signals_blocked(|| {
+            #[cfg(test)]
+            let body = super::file::fake::inherited(body);
+            thread::Builder::new().name(name.into()).spawn(body)
+        })
     })
+}
+
+/// Starts a thread while all signals but a thread's own are blocked: it begins with the mask of
+/// the one that starts it.
+fn with_signals_blocked<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let mut blocked = SigSet::all();
+    for signal in OWN_FAULTS {
+        blocked.remove(signal);
+    }
+    let before = blocked.thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let started = start();
+    before.thread_set_mask()?;
+    started
+}
+
+/// Processors that this process may use.
+pub fn processors() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Runs `body` in so many threads at the same time, this one among them, and returns when all
+/// have come to its end. Where there cannot be as many there are fewer.
+pub fn in_parallel(name: &str, threads: usize, body: &(dyn Fn() + Sync)) {
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            let started = call(Call::Thread, || {
+                with_signals_blocked(|| {
+                    #[cfg(test)]
+                    let body = super::file::fake::inherited(body);
+                    thread::Builder::new()
+                        .name(name.into())
+                        .spawn_scoped(scope, body)
+                })
+            });
+            if started.is_err() {
+                break;
+            }
+        }
+        body();
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_run_in_parallel_as_were_asked_for_or_as_can_be() {
+        let run = || {
+            let ids = std::sync::Mutex::new(Vec::new());
+            in_parallel("test", 3, &|| {
+                ids.lock().unwrap().push(thread::current().id())
+            });
+            let ids = ids.into_inner().unwrap();
+            assert!(ids.contains(&thread::current().id()));
+            ids.len()
+        };
+        assert_eq!(run(), 3);
+        let _failing = crate::sys::fake::fail(Call::Thread, nix::libc::EAGAIN);
+        assert_eq!(run(), 1);
+    }
 
     #[test]
     fn a_thread_has_no_signals_but_its_own_faults_and_the_starter_keeps_its_mask() {

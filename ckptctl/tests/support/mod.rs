@@ -7,9 +7,11 @@
 )]
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use ckptctl::store::Chain;
 use ckptctl::store::CommitMeta;
@@ -181,6 +183,32 @@ pub fn restore(chain: &Chain, epoch: u64) -> Result<Image, StoreError> {
     Ok(image)
 }
 
+/// Restores an epoch of so many pages in several threads; holds each page up as handed out once, and not zero
+/// unless it was stored so.
+pub fn restore_in_parallel(
+    chain: &Chain,
+    epoch: u64,
+    threads: usize,
+    pages: u64,
+) -> Result<Image, StoreError> {
+    let image = Mutex::new(vec![0; pages as usize * PAGE]);
+    let seen = Mutex::new(BTreeSet::new());
+    let loader = chain.load(epoch)?;
+    let expected = loader.pages();
+    loader.restore(threads, |pgoff, bytes| {
+        let mut seen = seen.lock().unwrap();
+        for page in pgoff..pgoff + (bytes.len() / PAGE) as u64 {
+            assert!(
+                seen.insert(page),
+                "page {page} of epoch {epoch} is handed out twice"
+            );
+        }
+        image.lock().unwrap()[pgoff as usize * PAGE..][..bytes.len()].copy_from_slice(bytes);
+    })?;
+    assert_eq!(seen.into_inner().unwrap().len() as u64, expected);
+    Ok(image.into_inner().unwrap())
+}
+
 /// A chain of two segments with a bit of everything: data that is compressed and
 /// not, zero runs, runs that are written over in part and whole, an abandoned
 /// branch, a restore without pages, metas of several lengths.
@@ -275,8 +303,12 @@ pub fn segments(dir: &Path) -> Vec<Segment> {
 pub fn check_against(chain: &Chain, images: &Images) -> Vec<u64> {
     let mut lost = Vec::new();
     for (&epoch, image) in images {
-        match restore(chain, epoch) {
+        let restored = restore(chain, epoch);
+        let in_parallel = restore_in_parallel(chain, epoch, 2, ARENA_PAGES);
+        assert_eq!(restored.is_ok(), in_parallel.is_ok(), "epoch {epoch}");
+        match restored {
             Ok(restored) => {
+                assert!(in_parallel.is_ok_and(|image| image == restored));
                 assert!(
                     restored == *image,
                     "epoch {epoch} was restored to something else"
