@@ -285,7 +285,9 @@ fn store_errno(error: &StoreError) -> i32 {
         StoreError::GivenUp { .. } => libc::EINTR,
         StoreError::Unsupported { .. } => libc::EPROTONOSUPPORT,
         StoreError::Damaged { .. } => libc::EBADMSG,
-        StoreError::EpochOrder { .. } | StoreError::Invalid { .. } => libc::EINVAL,
+        StoreError::EpochOrder { .. }
+        | StoreError::Invalid { .. }
+        | StoreError::PageSizes { .. } => libc::EINVAL,
         StoreError::NoSpace { .. } => libc::ENOSPC,
         StoreError::Poisoned { .. } => libc::EIO,
         StoreError::Io { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),

@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use ckptctl::store::Chain;
 use ckptctl::store::ChainSpec;
 use clap::builder::OsStringValueParser;
@@ -13,6 +14,19 @@ use super::exit::Exit;
 /// `DIR@EPOCH`, for `#[arg(value_parser = spec_parser())]`.
 pub fn spec_parser() -> impl TypedValueParser<Value = ChainSpec> {
     OsStringValueParser::new().try_map(|text| ChainSpec::parse(&text))
+}
+
+/// The epoch that a `DIR[@EPOCH]` names.
+pub fn epoch_of(chain: &Chain, spec: &ChainSpec) -> anyhow::Result<u64> {
+    match spec.epoch {
+        Some(epoch) => Ok(epoch),
+        None => {
+            let dir = spec.dir.display();
+            let newest = chain.newest()?;
+            let newest = newest.with_context(|| format!("nothing was committed to {dir} yet"))?;
+            Ok(newest.epoch)
+        }
+    }
 }
 
 /// Says on stderr what is wrong with a chain as far as it shows without reading

@@ -5,6 +5,7 @@
 //! `pub fn run(args: Args) -> anyhow::Result<ExitCode>`. Data goes to stdout,
 //! words go to stderr.
 
+mod arena_map;
 mod chain_arg;
 mod chain_json;
 mod checks;
@@ -53,6 +54,7 @@ verbs! {
     Pull in pull,
     Log in log,
     Show in show,
+    Diff in diff,
     Verify in verify,
     Restore in restore,
     Compact in compact,

@@ -3,7 +3,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use ckptctl::store::Chain;
 use ckptctl::store::ChainSpec;
 use ckptctl::store::CommitInfo;
@@ -30,14 +29,7 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let chain = Chain::open(&args.chain.dir)?;
-    let epoch = match args.chain.epoch {
-        Some(epoch) => epoch,
-        None => {
-            let dir = args.chain.dir.display();
-            let newest = chain.newest()?;
-            newest.with_context(|| format!("nothing was committed to {dir} yet"))?.epoch
-        }
-    };
+    let epoch = chain_arg::epoch_of(&chain, &args.chain)?;
     let meta = chain.get(epoch)?;
     let live_pages = chain.load(epoch)?.pages();
     let Some(commit) = chain.find(epoch) else { unreachable!("its meta section was read") };

@@ -86,6 +86,13 @@ pub enum StoreError {
         newest: Option<u64>,
     },
 
+    /// Epochs with pages of different sizes cannot be compared.
+    #[error("pages of {} and of {} bytes cannot be compared: take epochs of programs that ran with pages of one size", bytes[0], bytes[1])]
+    PageSizes {
+        /// The sizes.
+        bytes: [u64; 2],
+    },
+
     /// A commit's epoch must be above all in the chain.
     #[error("epoch {epoch} cannot follow epoch {newest} in {}: commit with an epoch above it; after a restore, create the arena with the chain's newest epoch", dir.display())]
     EpochOrder {

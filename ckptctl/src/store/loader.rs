@@ -39,6 +39,12 @@ impl Piece {
         self.offset + u64::from(self.run.stored_len)
     }
 
+    /// Whether pages that both have are in the same place.
+    pub fn is_like(&self, other: &Piece) -> bool {
+        self.place() == other.place()
+            && self.source + other.live.start == other.source + self.live.start
+    }
+
     /// Its pages, out of those of the run.
     pub fn bytes<'a>(&self, raw: &'a [u8], page_shift: u32) -> &'a [u8] {
         let start = ((self.source - self.run.pgoff) << page_shift) as usize;

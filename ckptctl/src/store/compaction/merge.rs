@@ -13,18 +13,8 @@ use super::super::index::Run;
 use super::super::loader;
 use super::super::page_map::PageMap;
 use super::super::record::Record;
+use super::super::run_cache::Stored;
 use super::super::run_reader::OpenSegment;
-
-/// Where pages are stored.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stored {
-    /// The epoch of the record that has them.
-    pub epoch: u64,
-    pub segment: u64,
-    /// Where in the segment the run's bytes begin.
-    pub offset: u64,
-    pub run: Run,
-}
 
 /// Consecutive pages that differ.
 #[derive(Clone, Debug)]
