@@ -35,6 +35,8 @@ pub fn commit(chain: &Chain, commit: &CommitInfo) -> Value {
         "pause_ns": commit.pause_ns,
         "data_pages": commit.data_pages,
         "zero_pages": commit.zero_pages,
+        "shared_pages": commit.shared_pages,
+        "unchanged_pages": commit.unchanged_pages,
         "raw_bytes": commit.raw_bytes(),
         "stored_bytes": commit.stored_bytes,
         "file": chain.file_of(commit).display().to_string(),

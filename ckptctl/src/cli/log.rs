@@ -2,6 +2,7 @@
 //! `ckptctl log`: the commits of a chain.
 
 use std::collections::HashMap;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -15,8 +16,17 @@ use super::chain_json;
 use super::figures;
 use super::output;
 use super::output::Column;
+use super::sparkline;
+
+/// Characters of the line that is drawn.
+const SPARKLINE: usize = 60;
 
 /// List a chain's commits: when, how many pages, what they take and would have taken
+///
+/// PAGES are those that were written before the commit. Of these, SAME had the content of the
+/// commit before still, and ALIKE that of other pages that are stored: neither is stored again. BYTES
+/// are those of all PAGES, STORED is what the commit takes on disk. On a terminal a line is drawn of
+/// what each commit takes, from the oldest to the newest.
 #[derive(clap::Args)]
 pub struct Args {
     /// The chain's directory
@@ -45,6 +55,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 struct Totals {
     commits: u64,
     changed_pages: u64,
+    shared_pages: u64,
+    unchanged_pages: u64,
     raw_bytes: u64,
     stored_bytes: u64,
     full_pages: u64,
@@ -57,7 +69,9 @@ impl Totals {
         let mut totals = Totals::default();
         for commit in chain.commits().filter(|commit| commit.restorable) {
             totals.commits += 1;
-            totals.changed_pages += commit.data_pages + commit.zero_pages;
+            totals.changed_pages += commit.pages();
+            totals.shared_pages += commit.shared_pages;
+            totals.unchanged_pages += commit.unchanged_pages;
             totals.raw_bytes += commit.raw_bytes();
             totals.stored_bytes += commit.stored_bytes;
         }
@@ -77,6 +91,8 @@ fn text(chain: &Chain, totals: &Totals) -> String {
         Column::Words("TIME"),
         Column::Figures("PAUSE"),
         Column::Figures("PAGES"),
+        Column::Figures("SAME"),
+        Column::Figures("ALIKE"),
         Column::Figures("BYTES"),
         Column::Figures("STORED"),
         Column::Figures("RATIO"),
@@ -93,7 +109,9 @@ fn text(chain: &Chain, totals: &Totals) -> String {
                 commit.kind.name().into(),
                 figures::time(commit.time_ns),
                 figures::duration(commit.pause_ns),
-                figures::count(commit.data_pages + commit.zero_pages),
+                figures::count(commit.pages()),
+                figures::count(commit.unchanged_pages),
+                figures::count(commit.shared_pages),
                 figures::bytes(commit.raw_bytes()),
                 figures::bytes(commit.stored_bytes),
                 figures::percent(commit.stored_bytes, commit.raw_bytes()),
@@ -106,19 +124,28 @@ fn text(chain: &Chain, totals: &Totals) -> String {
     } else {
         output::table(&columns, rows) + "\n"
     };
-    text += &output::facts([
+    let mut facts = Vec::new();
+    let stored: Vec<u64> = chain.commits().map(|commit| commit.stored_bytes).collect();
+    if std::io::stdout().is_terminal() && stored.len() > 1 {
+        let most = stored.iter().max().copied().unwrap_or(0);
+        let line = sparkline::draw(&stored, SPARKLINE);
+        facts.push(("each takes", format!("{line} up to {}", figures::bytes(most))));
+    }
+    facts.extend([
         (
             "commits",
             format!(
-                "{}, {} changed",
+                "{}, {} written: {} unchanged, {} like others",
                 figures::count(totals.commits),
-                figures::counted(totals.changed_pages, "page")
+                figures::counted(totals.changed_pages, "page"),
+                figures::count(totals.unchanged_pages),
+                figures::count(totals.shared_pages)
             ),
         ),
         (
             "stored",
             format!(
-                "{}, which is {} of the changed pages' bytes",
+                "{}, which is {} of the written pages' bytes",
                 figures::bytes(totals.stored_bytes),
                 figures::percent(totals.stored_bytes, totals.raw_bytes)
             ),
@@ -140,6 +167,7 @@ fn text(chain: &Chain, totals: &Totals) -> String {
             ),
         ),
     ]);
+    text += &output::facts(facts);
     text
 }
 

@@ -17,6 +17,7 @@ mod module;
 mod output;
 mod program;
 mod restarts;
+mod sparkline;
 mod supervisor;
 mod target;
 

@@ -57,11 +57,13 @@ fn text(chain: &Chain, commit: &CommitInfo, meta: &CommitMeta, live_pages: u64) 
         ("time", figures::time(commit.time_ns)),
         ("pause", figures::duration(commit.pause_ns)),
         (
-            "changed",
+            "written",
             format!(
-                "{} with data, {} zero",
+                "{} with data, {} zero, {} like others; {} unchanged",
                 figures::counted(commit.data_pages, "page"),
-                figures::count(commit.zero_pages)
+                figures::count(commit.zero_pages),
+                figures::count(commit.shared_pages),
+                figures::count(commit.unchanged_pages)
             ),
         ),
         ("stored", figures::bytes(commit.stored_bytes)),
