@@ -287,6 +287,7 @@ fn store_errno(error: &StoreError) -> i32 {
         StoreError::Damaged { .. } => libc::EBADMSG,
         StoreError::EpochOrder { .. }
         | StoreError::Invalid { .. }
+        | StoreError::Archive { .. }
         | StoreError::PageSizes { .. } => libc::EINVAL,
         StoreError::NoSpace { .. } => libc::ENOSPC,
         StoreError::Poisoned { .. } => libc::EIO,

@@ -59,6 +59,8 @@ verbs! {
     Verify in verify,
     Restore in restore,
     Compact in compact,
+    Export in export,
+    Import in import,
     Completions in completions,
     Man in man,
 }

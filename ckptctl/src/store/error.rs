@@ -86,6 +86,13 @@ pub enum StoreError {
         newest: Option<u64>,
     },
 
+    /// An export is not what it should be. Nothing was made of it.
+    #[error("the export cannot be used, nothing was changed: {what}")]
+    Archive {
+        /// What is wrong with it.
+        what: String,
+    },
+
     /// Epochs with pages of different sizes cannot be compared.
     #[error("pages of {} and of {} bytes cannot be compared: take epochs of programs that ran with pages of one size", bytes[0], bytes[1])]
     PageSizes {

@@ -7,6 +7,8 @@
 //! epoch back.
 
 mod append;
+#[cfg(feature = "cli")]
+mod archive;
 mod chain;
 mod codec;
 mod compaction;
@@ -38,6 +40,10 @@ mod spec;
 mod verify;
 mod writer;
 
+#[cfg(feature = "cli")]
+pub use archive::Imported;
+#[cfg(feature = "cli")]
+pub use archive::import;
 pub use chain::Chain;
 pub use compaction::Compaction;
 pub use compaction::Keep;

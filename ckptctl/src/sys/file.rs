@@ -51,6 +51,8 @@ pub enum FileCall<'a> {
     Rename(&'a Path, &'a Path),
     /// `unlink(2)`.
     Unlink(&'a Path),
+    /// `rmdir(2)`.
+    RemoveDir(&'a Path),
 }
 
 /// A write that shall end early: after so many bytes, with this error.
@@ -293,6 +295,11 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// Removes a file's name.
 pub fn unlink(path: &Path) -> io::Result<()> {
     call(&FileCall::Unlink(path), || fs::remove_file(path))
+}
+
+/// Removes a directory that is empty.
+pub fn remove_dir(path: &Path) -> io::Result<()> {
+    call(&FileCall::RemoveDir(path), || fs::remove_dir(path))
 }
 
 /// Lets a test decide what becomes of a call.
