@@ -10,7 +10,10 @@ use std::process::Command;
 use std::process::Output;
 
 use ckptctl::store::Chain;
+use ckptctl::store::CommitMeta;
 use ckptctl::store::Keep;
+use ckptctl::store::Kind;
+use ckptctl::store::Options;
 use ckptctl::store::compact;
 use support::*;
 
@@ -109,13 +112,7 @@ fn another_implementation_reads_a_chain_that_was_compacted_twice_and_went_on() {
             last,
             ..Keep::default()
         };
-        let outcome = compact(
-            temp.path(),
-            &keep,
-            &ckptctl::store::Options::default(),
-            |_| true,
-        )
-        .unwrap();
+        let outcome = compact(temp.path(), &keep, &Options::default(), |_| true).unwrap();
         assert!(outcome.dropped.len() > 1);
         let (mut writer, _) = open(temp.path(), 16_000).unwrap();
         let delta = [(3, Fill::Even(1)), (30 + epoch, Fill::Noise(epoch))].into();
@@ -143,6 +140,48 @@ fn another_implementation_reads_a_chain_that_was_compacted_twice_and_went_on() {
     content.truncate(last as usize);
     std::fs::write(&path, &content).unwrap();
     assert!(!read_chain(temp.path(), 7).status.success());
+}
+
+#[test]
+fn another_implementation_restores_what_went_back() {
+    let temp = memory_dir();
+    let mut images = small_chain(temp.path());
+    let (mut writer, _) = open(temp.path(), 1 << 20).unwrap();
+    let rollback = CommitMeta {
+        kind: Kind::Rollback,
+        ..meta(8, 2)
+    };
+    let before = segments(temp.path()).len();
+    append(&mut writer, &mut images, &rollback, &Delta::new()).unwrap();
+    append(
+        &mut writer,
+        &mut images,
+        &meta(9, 8),
+        &[(2, Fill::Even(200))].into(),
+    )
+    .unwrap();
+    let after = segments(temp.path());
+    assert_eq!(after.len(), before + 1, "the segment says what is in it");
+    assert_eq!(after[before].1[16] & 8, 8);
+    assert!(images[&8] == images[&2] && images[&9] != images[&2]);
+    let all_are_read = |epochs: &[u64]| {
+        for epoch in epochs {
+            let output = read_chain(temp.path(), *epoch);
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "epoch {epoch}: {told}");
+            assert!(output.stdout == images[epoch], "epoch {epoch}");
+        }
+    };
+    all_are_read(&images.keys().copied().collect::<Vec<_>>());
+    drop(writer);
+    let keep = Keep {
+        last: 2,
+        ..Keep::default()
+    };
+    compact(temp.path(), &keep, &Options::default(), |_| true).unwrap();
+    let base = &segments(temp.path())[0].1;
+    assert_eq!(base[16] & 12, 12, "the base says what is in it");
+    all_are_read(&[8, 9]);
 }
 
 #[test]

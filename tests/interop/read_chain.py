@@ -20,7 +20,7 @@ from blake3 import blake3
 
 BLOCK = 4096
 FOOTER = 256
-FEATURES = 7
+FEATURES = 15
 ZERO, PARENT, HERE = 2, 4, 5
 
 
@@ -339,7 +339,7 @@ def records_of(directory):
                            header.chain_id) == footer[1:6], "the place of a record")
             need(header.total_len == up(header.index_off + header.index_len + FOOTER, BLOCK),
                  "the length of a record")
-            need(header.kind in (1, 2) and not any(header.reserved)
+            need(header.kind in (1, 2, 3) and not any(header.reserved)
                  and not any(footer.reserved), "an unknown kind or flag")
             need(header.flags == (1 if base else 0), "the flags of a record")
             need(base or not any(header.stands_for), "what a record stands for")

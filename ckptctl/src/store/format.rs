@@ -20,8 +20,10 @@ pub const FEATURE_ZSTD: u64 = 1 << 0;
 pub const FEATURE_SHARED: u64 = 1 << 1;
 /// Bit of `features_incompat`: the file is a base, see [`BaseHeader`].
 pub const FEATURE_BASE: u64 = 1 << 2;
+/// Bit of `features_incompat`: there are records of rollbacks.
+pub const FEATURE_ROLLBACK: u64 = 1 << 3;
 /// The incompatible features that this code knows.
-pub const FEATURES_KNOWN: u64 = FEATURE_ZSTD | FEATURE_SHARED | FEATURE_BASE;
+pub const FEATURES_KNOWN: u64 = FEATURE_ZSTD | FEATURE_SHARED | FEATURE_BASE | FEATURE_ROLLBACK;
 /// Most pages in a run with data, and in one that refers to other pages.
 pub const RUN_MAX_PAGES: u32 = 64;
 /// Most bytes in a meta section.
@@ -53,8 +55,10 @@ const FOOTER_MAGIC: [u8; 8] = *b"CKPTEND\n";
 pub enum Kind {
     /// A commit of the program.
     Commit,
-    /// The program went on from the parent epoch.
+    /// The program was started from the parent epoch.
     Restore,
+    /// The program went back to the parent epoch while it ran.
+    Rollback,
 }
 
 impl Kind {
@@ -62,6 +66,7 @@ impl Kind {
         match self {
             Kind::Commit => 1,
             Kind::Restore => 2,
+            Kind::Rollback => 3,
         }
     }
 
@@ -69,6 +74,7 @@ impl Kind {
         match code {
             1 => Some(Kind::Commit),
             2 => Some(Kind::Restore),
+            3 => Some(Kind::Rollback),
             _ => None,
         }
     }
@@ -78,6 +84,7 @@ impl Kind {
         match self {
             Kind::Commit => "COMMIT",
             Kind::Restore => "RESTORE",
+            Kind::Rollback => "ROLLBACK",
         }
     }
 }

@@ -15,8 +15,10 @@ use super::damage::Damage;
 use super::damage::TornTail;
 use super::error::StoreError;
 use super::format::BLOCK;
+use super::format::FEATURE_ROLLBACK;
 use super::format::FEATURE_SHARED;
 use super::format::FEATURE_ZSTD;
+use super::format::Kind;
 use super::format::SegmentFields;
 use super::known;
 use super::known::Known;
@@ -72,14 +74,18 @@ impl Options {
         }
     }
 
-    /// Incompatible features that a segment must have for records written like this.
-    pub(super) fn features(&self) -> u64 {
+    /// Incompatible features that a segment must have for a record of this kind.
+    pub(super) fn features(&self, kind: Kind) -> u64 {
         let zstd = match self.compression {
             Compression::Zstd(_) => FEATURE_ZSTD,
             Compression::None | Compression::Lz4 => 0,
         };
         let shared = if self.share { FEATURE_SHARED } else { 0 };
-        zstd | shared
+        let rollback = match kind {
+            Kind::Rollback => FEATURE_ROLLBACK,
+            Kind::Commit | Kind::Restore => 0,
+        };
+        zstd | shared | rollback
     }
 }
 
@@ -159,7 +165,7 @@ impl Writer {
             recovery.removed.push(path);
         }
         if scan.segments.is_empty() {
-            opening::begin(&dir, &mut scan, options.features())?;
+            opening::begin(&dir, &mut scan, options.features(Kind::Commit))?;
             recovery.created = true;
         }
         let Some(end) = scan.end else {
@@ -275,8 +281,9 @@ impl Writer {
         self.chain.scan.release_files();
         let _lock = self.keep_parent(meta)?;
         let parent_hash = self.check(meta)?;
-        if self.wants_segment() {
-            self.next_segment()
+        let features = self.options.features(meta.kind);
+        if self.wants_segment(features) {
+            self.next_segment(features)
                 .map_err(|error| append::name_full(error, meta.epoch))?;
         }
         let Some(last) = self.chain.scan.segments.last() else {
@@ -377,7 +384,7 @@ impl Writer {
     /// [`StoreError::Io`], [`StoreError::Poisoned`]. The chain is as it was.
     pub fn close_segment(&mut self) -> Result<(), StoreError> {
         self.undo()?;
-        self.next_segment()
+        self.next_segment(self.options.features(Kind::Commit))
     }
 
     /// Whether a commit can be appended; the hash it is chained to.
@@ -410,21 +417,20 @@ impl Writer {
 
     /// Whether the next record goes into a new segment: the last one is full, or its header
     /// does not announce what the record may need.
-    fn wants_segment(&self) -> bool {
+    fn wants_segment(&self, features: u64) -> bool {
         let Some(last) = self.chain.scan.segments.last() else {
             unreachable!("has one")
         };
-        self.end >= self.options.segment_bytes && self.end > BLOCK
-            || self.options.features() & !last.features != 0
+        self.end >= self.options.segment_bytes && self.end > BLOCK || features & !last.features != 0
     }
 
-    fn next_segment(&mut self) -> Result<(), StoreError> {
+    fn next_segment(&mut self, features: u64) -> Result<(), StoreError> {
         let scan = &mut self.chain.scan;
         let Some(last) = scan.segments.last() else {
             unreachable!("has one")
         };
         let fields = SegmentFields {
-            features_incompat: self.options.features(),
+            features_incompat: features,
             chain_id: scan.chain_id,
             segment: last.number + 1,
             created_ns: now_ns(),

@@ -12,6 +12,7 @@ use super::super::format::BLOCK;
 use super::super::format::BaseFields;
 use super::super::format::BaseHeader;
 use super::super::format::FEATURE_BASE;
+use super::super::format::Kind;
 use super::super::format::SegmentFields;
 use super::super::format::SegmentHeader;
 use super::super::known::Known;
@@ -118,8 +119,12 @@ fn first_block(
     options: &Options,
 ) -> Result<Vec<u8>, StoreError> {
     let next = next_header(&chain.dir, through)?;
+    let kinds = records.iter().map(|record| record.info.kind);
+    let features = kinds.fold(options.features(Kind::Commit), |all, kind| {
+        all | options.features(kind)
+    });
     let header = SegmentHeader::new(&SegmentFields {
-        features_incompat: FEATURE_BASE | options.features(),
+        features_incompat: FEATURE_BASE | features,
         chain_id: chain.chain_id(),
         segment: through,
         created_ns: writer::now_ns(),
