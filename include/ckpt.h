@@ -75,10 +75,10 @@
  *   are a way to. A write at that time
  *   damages nothing, but it may be half in the commit; the next commit has all of it. What is
  *   written after its return is not in it. Calls that change the context itself (open, close,
- *   region, grow, hook, commit) take turns, and ckpt_malloc() and its kin wait for a synchronous
- *   commit. A hook may call any function but ckpt_commit(), ckpt_commit_sync(), ckpt_wait(),
- *   ckpt_close() and ckpt_hook(), in the thread that it runs in. No function may be called from a
- *   signal handler.
+ *   region, grow, hook, commit, rollback) take turns, and ckpt_malloc() and its kin wait for a
+ *   synchronous commit. A hook may call any function but ckpt_commit(), ckpt_commit_sync(),
+ *   ckpt_rollback(), ckpt_wait(), ckpt_close() and ckpt_hook(), in the thread that it runs in. No
+ *   function may be called from a signal handler.
  *
  *   The library's own thread, "ckpt-save", is started by the first commit that needs it; to save
  *   a large commit there are others, "ckpt-pack", while that takes, and ckpt_open() restores with
@@ -127,13 +127,13 @@ typedef struct ckpt ckpt_t;
 /* When a hook runs. */
 #define CKPT_BEFORE_COMMIT 1 /* before the epoch is closed; non-zero refuses the commit */
 #define CKPT_AFTER_COMMIT 2  /* the epoch is durable */
-#define CKPT_AFTER_RESTORE 3 /* in ckpt_open(), the state is back */
+#define CKPT_AFTER_RESTORE 3 /* in ckpt_open() and ckpt_rollback(), the state is back */
 
 /*
  * A hook. epoch: the one that will be committed (or the one behind it, when the first try runs
  * out of memory), the one that is durable, or the one that was restored. Returns 0,
  * or an error number, positive or negative, that makes the call it runs in fail with -ECANCELED;
- * the result of CKPT_AFTER_COMMIT is ignored. It must return: no longjmp(), no C++ exception.
+ * the result of CKPT_AFTER_COMMIT is ignored, and a rollback has happened all the same. It must return: no longjmp(), no C++ exception.
  *
  * CKPT_AFTER_COMMIT runs in the library's own thread while the program goes on, unless the
  * commit was synchronous. The state may have changed since that epoch: what the hook needs
@@ -312,6 +312,38 @@ int ckpt_enter(ckpt_t *ctx);
 int ckpt_leave(ckpt_t *ctx);
 
 /*
+ * Goes back to a durable epoch, 0 for the last one, while the program runs: the whole arena is as
+ * it was then, regions, heap and root with it. Only pages that changed since are touched. For an
+ * undo, or for a program that found its state damaged: nothing in the arena is relied on.
+ *
+ * First waits until nothing is on its way and all threads are out, see ckpt_enter(), and holds
+ * those that enter; no other thread may use the arena until it returns. What the program keeps
+ * elsewhere of the later state, such as pointers to what was allocated since, is void. Hooks
+ * CKPT_AFTER_RESTORE run with the epoch gone back to; the state gets a new generation and the
+ * next epoch's number, and commits go on behind that. The epochs in between stay in the chain and
+ * can be gone back to as well. Outputs that wait for what is not durable are lost, and
+ * ckpt_wait() for it gives -ECANCELED.
+ *
+ * Nothing has changed after:
+ *   -ENOENT      the epoch is not in the chain
+ *   -EBADMSG     what it needs of the chain is damaged
+ *   -EINVAL      nothing was committed, or the epoch is of an arena at another place
+ *   -ENOEXEC     the epoch was written by another executable, or at other addresses
+ *   -ENOMEM      RLIMIT_MEMLOCK is too low
+ *   -EDEADLK     called from a hook, or inside ckpt_enter() and ckpt_leave()
+ *
+ *   -ENOTRECOVERABLE  it broke off halfway: the memory is undefined, and every function that has
+ *                to do with it says so until another ckpt_rollback() succeeds or the context is
+ *                closed
+ *
+ * It has happened after:
+ *   -ECANCELED   a hook is not content with it
+ *   -ENOSPC, -EIO and what else the file system says: that it has happened is not in the chain
+ *                yet; the next commit that succeeds brings it there
+ */
+int ckpt_rollback(ckpt_t *ctx, uint64_t epoch);
+
+/*
  * OUTPUT COMMIT
  *
  * What a program says depends on state: a reply to a client, a line on a terminal, an order to a
@@ -451,8 +483,8 @@ int ckpt_pending(ckpt_t *ctx);
 const volatile uint32_t *ckpt_pending_word(ckpt_t *ctx);
 
 /*
- * The generation: 16 random bytes made anew by each start, restore or not. A program that
- * hands out tokens can tell by it that it was restored in between.
+ * The generation: 16 random bytes made anew by each start, restore or not, and each rollback. A
+ * program that hands out tokens can tell by it that it was restored in between.
  */
 int ckpt_generation(ckpt_t *ctx, uint8_t generation[16]);
 

@@ -4,6 +4,7 @@
 mod callers;
 mod commit;
 mod opening;
+mod rollback;
 
 use std::path::PathBuf;
 use std::ptr::NonNull;
@@ -35,6 +36,7 @@ use crate::store::Recovery;
 use crate::sys::memory::PAGE;
 pub(crate) use callers::Callers;
 pub use commit::CommitReport;
+pub use rollback::RollbackReport;
 
 /// log2 of the bytes of a page.
 const PAGE_SHIFT: u32 = PAGE.trailing_zeros();
@@ -77,7 +79,8 @@ struct Shared {
     saving: Saving,
     dir: PathBuf,
     identity: Identity,
-    generation: [u8; 16],
+    /// Held to copy it.
+    generation: Mutex<[u8; 16]>,
     restored: Option<u64>,
     recovery: Recovery,
     tracker: &'static str,
@@ -88,6 +91,9 @@ struct Shared {
 struct Inner {
     arena: Arena,
     heap: Heap,
+    known: rollback::Known,
+    /// A rollback to this epoch failed halfway: only another one makes sense of the memory.
+    undefined: Option<u64>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -105,7 +111,14 @@ impl Context {
 
     fn inner(&self) -> Result<MutexGuard<'_, Inner>, Error> {
         self.check_process()?;
-        Ok(lock(&self.shared.inner))
+        let inner = lock(&self.shared.inner);
+        match inner.undefined {
+            None => Ok(inner),
+            Some(epoch) => Err(Error::Undefined {
+                epoch,
+                why: "it was not done again since".into(),
+            }),
+        }
     }
 
     /// Runs hooks, with the thread marked so that it cannot wait for itself.
@@ -287,9 +300,9 @@ impl Context {
         self.shared.saving
     }
 
-    /// Random bytes, made anew each time a context is opened.
+    /// Random bytes, made anew each time a context is opened or goes back to an epoch.
     pub fn generation(&self) -> [u8; 16] {
-        self.shared.generation
+        *lock(&self.shared.generation)
     }
 
     /// What opening the chain found and did.

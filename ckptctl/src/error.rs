@@ -141,6 +141,37 @@ pub enum Error {
         during: &'static str,
     },
 
+    /// A hook is not content with the state that a rollback brought back.
+    #[error(
+        "the state is that of epoch {epoch} again, and a hook refused it with error {code}: roll back to another epoch, or end the program"
+    )]
+    Refused {
+        /// What the hook returned.
+        code: i32,
+        /// The epoch.
+        epoch: u64,
+    },
+
+    /// A rollback failed halfway.
+    #[error(
+        "the memory is undefined since a rollback to epoch {epoch} failed halfway ({why}): roll back again, to that epoch or another, or end the program and start it from its chain"
+    )]
+    Undefined {
+        /// The epoch.
+        epoch: u64,
+        /// What failed.
+        why: String,
+    },
+
+    /// An epoch that was not durable was left by a rollback.
+    #[error(
+        "the program went back to epoch {to} before it could be saved: do again what was done since"
+    )]
+    TakenBack {
+        /// The epoch that is the program's state now.
+        to: u64,
+    },
+
     /// A commit could not be saved.
     #[error("epoch {epoch} is not durable: {source}")]
     NotDurable {
@@ -261,7 +292,8 @@ impl Error {
             Error::Map { .. } | Error::Memlock { .. } | Error::HeapFull(_) => libc::ENOMEM,
             Error::Store(error) => store_errno(error),
             Error::OtherProgram { .. } | Error::Moved { .. } | Error::Layout(_) => libc::ENOEXEC,
-            Error::Hook { .. } => libc::ECANCELED,
+            Error::Hook { .. } | Error::Refused { .. } | Error::TakenBack { .. } => libc::ECANCELED,
+            Error::Undefined { .. } => libc::ENOTRECOVERABLE,
             Error::NotDurable { source, .. } => source.errno(),
             Error::TimedOut { .. } => libc::ETIMEDOUT,
             Error::FromHook(_) | Error::Inside(_) => libc::EDEADLK,

@@ -14,7 +14,8 @@ pub enum When {
     /// The epoch is durable. Errors are ignored. When the commit was saved in the background,
     /// this runs in a thread of the library's, while the program goes on.
     AfterCommit,
-    /// At the end of opening, the state is back. An error fails the opening.
+    /// At the end of opening, the state is back; an error fails the opening. Also at the end of a
+    /// rollback, which has happened whatever it returns.
     AfterRestore,
 }
 
@@ -58,6 +59,18 @@ impl Hooks {
     /// Tells the hooks behind a restore, in order, up to the first that refuses.
     pub(crate) fn after_restore(&self, context: &Context, epoch: u64) -> Result<(), Error> {
         ask(&self.after_restore, context, epoch, "the restore")
+    }
+
+    /// Tells the same hooks behind a rollback, all of them, as it has happened whatever they say;
+    /// the first that is not content with it.
+    pub(crate) fn after_rollback(&self, context: &Context, epoch: u64) -> Result<(), Error> {
+        let codes: Vec<i32> = (self.after_restore.iter())
+            .map(|hook| hook(context, epoch))
+            .collect();
+        match codes.into_iter().find(|&code| code != 0) {
+            None => Ok(()),
+            Some(code) => Err(Error::Refused { code, epoch }),
+        }
     }
 }
 

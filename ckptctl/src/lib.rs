@@ -25,6 +25,7 @@ pub mod track;
 pub use arena::RegionSpec;
 pub use context::CommitReport;
 pub use context::Context;
+pub use context::RollbackReport;
 pub use error::Error;
 pub use hooks::Hook;
 pub use hooks::When;

@@ -3,6 +3,8 @@
 
 #[path = "../../tests/library/claims.rs"]
 mod claims;
+#[path = "../../tests/library/rollbacks.rs"]
+mod rollbacks;
 #[path = "../../tests/library/safe_points.rs"]
 mod safe_points;
 
@@ -13,7 +15,8 @@ const CLAIM: &str = "CKPT_TEST_CLAIM";
 const DIR: &str = "CKPT_TEST_DIR";
 
 fn all() -> impl Iterator<Item = &'static claims::Claim> {
-    claims::ANYWHERE.iter().chain(safe_points::ANYWHERE)
+    let all = claims::ANYWHERE.iter().chain(safe_points::ANYWHERE);
+    all.chain(rollbacks::ANYWHERE)
 }
 
 /// Where a claim is tried, in a process of its own: some change its limits or fork.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Committing, and waiting for what was committed.
+//! Committing, waiting for what was committed, and going back to it.
 
 use std::ffi::c_int;
 use std::time::Duration;
@@ -58,6 +58,15 @@ unsafe fn commit(
             // SAFETY: As this function's contract.
             unsafe { argument::write(info, told) }?;
         }
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_rollback(ctx: *mut ckpt_t, epoch: u64) -> c_int {
+    status(|| {
+        let context = Handle::from_pointer(ctx).context()?;
+        context.rollback(epoch)?;
         Ok(())
     })
 }

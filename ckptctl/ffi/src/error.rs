@@ -113,7 +113,8 @@ fn meaning(errno: c_int) -> &'static CStr {
         libc::EDQUOT => c"EDQUOT: disk quota exceeded",
         libc::ETIMEDOUT => c"ETIMEDOUT: the epoch is not durable yet, or no output is released",
         libc::ESHUTDOWN => c"ESHUTDOWN: the context was closed",
-        libc::ECANCELED => c"ECANCELED: a hook refused, or an output is lost",
+        libc::ECANCELED => c"ECANCELED: a hook refused, or an output or epoch was taken back",
+        libc::ENOTRECOVERABLE => c"ENOTRECOVERABLE: a rollback broke off, the memory is undefined",
         _ => c"an error of the system, see errno.h",
     }
 }

@@ -138,12 +138,13 @@ impl Head {
     }
 
     pub(super) fn entries(&self) -> &[Entry] {
-        &self.entries[..self.count as usize]
+        // In a head that the program has damaged the count may be anything.
+        &self.entries[..REGIONS_MAX.min(self.count as usize)]
     }
 
     pub(super) fn find(&mut self, name: &str) -> Option<&mut Entry> {
         let count = self.count as usize;
-        self.entries[..count]
+        self.entries[..REGIONS_MAX.min(count)]
             .iter_mut()
             .find(|entry| entry.name() == name)
     }

@@ -5,6 +5,7 @@ mod filling;
 mod head;
 mod heap;
 mod outside;
+mod rewind;
 
 use std::ptr::NonNull;
 
@@ -14,6 +15,7 @@ pub use head::NAME_MAX;
 pub use head::REGIONS_MAX;
 pub(crate) use heap::Heap;
 pub(crate) use outside::OutsideView;
+pub(crate) use rewind::merged;
 
 use crate::error::Error;
 use crate::store::Identity;
@@ -44,6 +46,9 @@ pub struct RegionSpec<'a> {
 /// The memory of a program's state.
 pub(crate) struct Arena {
     tracker: Box<dyn Tracker>,
+    /// What pages can have been written so far, whatever became of the head: ascending,
+    /// disjoint.
+    reach: Vec<PageRange>,
 }
 
 fn pages(bytes: u64) -> u64 {
@@ -54,7 +59,10 @@ impl Arena {
     /// An arena with nothing in it.
     pub(crate) fn begin(mut tracker: Box<dyn Tracker>) -> Result<Arena, Error> {
         tracker.reserve(HEAD_PAGES)?;
-        let mut arena = Arena { tracker };
+        let mut arena = Arena {
+            tracker,
+            reach: vec![0..HEAD_PAGES],
+        };
         let (base, len) = (arena.base(), arena.len_bytes());
         arena.head().begin(base, len);
         Ok(arena)
@@ -70,13 +78,17 @@ impl Arena {
             sum.saturating_add(region.len_pages)
         });
         tracker.reserve(len)?;
-        Ok(Arena { tracker })
+        Ok(Arena {
+            tracker,
+            reach: vec![0..HEAD_PAGES],
+        })
     }
 
     /// Examines what was restored.
     pub(crate) fn resume(&mut self) -> Result<(), Error> {
         let (base, len) = (self.base(), self.len_bytes());
         self.head().resume(base, len)?;
+        self.note_reach();
         heap::check(self.head())
     }
 
@@ -154,6 +166,7 @@ impl Arena {
         let entry = self
             .head()
             .add(spec.name, spec.kind, len_pages, reserve_pages)?;
+        self.note_reach();
         Ok(self.address(&entry))
     }
 
@@ -178,6 +191,7 @@ impl Arena {
         if let Some(entry) = self.head().find(name) {
             entry.len_pages = wanted;
         }
+        self.note_reach();
         Ok(())
     }
 

@@ -75,6 +75,7 @@ impl Context {
         self.shared.threads.refuse_inside("commit")?;
         let _turn = lock(&self.shared.turn);
         let begun = Instant::now();
+        drop(self.inner()?);
         // Whatever there is to wait for, the hooks have not stopped the program for it yet.
         match saving {
             Saving::Background => drop(self.shared.queue.room()?),
@@ -253,7 +254,7 @@ impl Shared {
             epoch: committed.epoch,
             parent,
             kind,
-            generation: self.generation,
+            generation: *lock(&self.generation),
             time_ns: now.as_nanos() as u64,
             pause_ns: committed.pause_ns,
             arena_base: inner.arena.base(),

@@ -13,6 +13,8 @@ use super::Open;
 use super::PAGE_SHIFT;
 use super::Shared;
 use super::lock;
+use super::rollback::Known;
+use super::rollback::new_generation;
 use crate::arena::Arena;
 use crate::arena::Heap;
 use crate::control::Control;
@@ -27,7 +29,6 @@ use crate::saving::Saving;
 use crate::store::Kind;
 use crate::store::Writer;
 use crate::sys::memory::PAGE;
-use crate::sys::process;
 use crate::sys::thread;
 use crate::track;
 use crate::track::Geometry;
@@ -82,11 +83,7 @@ impl Context {
             len_bytes,
             epoch: highest,
         };
-        let mut generation = [0; 16];
-        process::random(&mut generation).map_err(|source| Error::System {
-            doing: "draw a random number",
-            source,
-        })?;
+        let generation = new_generation()?;
 
         let tracker = track::open(choice, &geometry)?;
         let tracker_name = tracker.name();
@@ -106,6 +103,11 @@ impl Context {
             inner: Mutex::new(Inner {
                 arena,
                 heap: Heap::new(),
+                known: Known {
+                    begun: highest + 1,
+                    filled_with: restored,
+                },
+                undefined: None,
             }),
             chain_end: Mutex::new(ChainEnd::new(dir.clone(), written, writer)),
             queue: Arc::new(Queue::new(highest, restored)),
@@ -117,7 +119,7 @@ impl Context {
             saving,
             dir,
             identity,
-            generation,
+            generation: Mutex::new(generation),
             restored,
             recovery,
             tracker: tracker_name,

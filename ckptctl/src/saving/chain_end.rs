@@ -9,6 +9,7 @@ use crate::store;
 use crate::store::CommitInfo;
 use crate::store::CommitMeta;
 use crate::store::PageSink;
+use crate::store::Settled;
 use crate::store::StoreError;
 use crate::store::Writer;
 use crate::sys::memory::PAGE;
@@ -43,6 +44,11 @@ impl ChainEnd {
             buffer: Vec::new(),
             runs: Vec::new(),
         }
+    }
+
+    /// The chain, with everything that was appended.
+    pub(crate) fn chain(&mut self) -> Result<Settled<'_>, Error> {
+        Ok(self.writer()?.settled()?)
     }
 
     /// Appends a record without pages.
@@ -100,18 +106,22 @@ impl ChainEnd {
         meta: &CommitMeta,
         fill: impl FnOnce(&mut PageSink<'_>) -> Result<(), Error>,
     ) -> Result<CommitInfo, Error> {
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            None => {
-                let (writer, _) = Writer::open_or_create(&self.dir, self.options.clone())?;
-                self.writer.insert(writer)
-            }
-        };
-        let appended = writer.append_with(meta, fill).cloned();
+        let appended = self.writer()?.append_with(meta, fill).cloned();
         if let Err(Error::Store(StoreError::Poisoned { .. })) = appended {
             self.writer = None;
         }
         appended
+    }
+
+    fn writer(&mut self) -> Result<&mut Writer, Error> {
+        if self.writer.is_none() {
+            let (writer, _) = Writer::open_or_create(&self.dir, self.options.clone())?;
+            return Ok(self.writer.insert(writer));
+        }
+        match &mut self.writer {
+            Some(writer) => Ok(writer),
+            None => unreachable!("opened above"),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! Which epochs are closed, on their way, durable, given up. Pure: who waits for what is the
 //! queue's.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::error::Error;
@@ -43,6 +44,8 @@ pub(super) struct Numbers {
     failure: Option<Arc<Error>>,
     /// Failures so far.
     failures: u64,
+    /// Epochs that were not saved when the state went back, and where to.
+    taken_back: Vec<(RangeInclusive<u64>, Arc<Error>)>,
 }
 
 impl Numbers {
@@ -57,6 +60,7 @@ impl Numbers {
             in_flight: 0,
             failure: None,
             failures: 0,
+            taken_back: Vec::new(),
         }
     }
 
@@ -103,6 +107,10 @@ impl Numbers {
     }
 
     pub(super) fn fate(&self, epoch: u64) -> Fate {
+        let mut lost = self.taken_back.iter();
+        if let Some((_, why)) = lost.find(|(epochs, _)| epochs.contains(&epoch)) {
+            return Fate::GivenUp(Arc::clone(why));
+        }
         if epoch <= self.told {
             return Fate::Durable;
         }
@@ -151,6 +159,25 @@ impl Numbers {
         std::mem::take(&mut self.in_flight)
     }
 
+    /// The state is that of epoch `to` again and has the number `epoch`, which is durable unless
+    /// there is an error. Nothing is on its way.
+    pub(super) fn go_back(&mut self, epoch: u64, to: u64, error: Option<Arc<Error>>) {
+        if self.saved < self.closed {
+            let why = Arc::new(Error::TakenBack { to });
+            self.taken_back.push((self.saved + 1..=self.closed, why));
+        }
+        self.closed = epoch;
+        match error {
+            None => {
+                self.save(epoch);
+                (self.queued, self.told) = (epoch, epoch);
+            }
+            Some(error) => {
+                self.fail(error);
+            }
+        }
+    }
+
     /// The same steps in one, for a commit that was saved without being on its way: nothing
     /// else is.
     pub(super) fn save_now(&mut self, epoch: u64, error: Option<Arc<Error>>) {
@@ -187,6 +214,8 @@ mod tests {
         in_chain: u64,
         /// It is that of the first job, hooks have not been told yet.
         telling: bool,
+        /// Epochs that were left, and not saved, when the state went back, which it does once.
+        left: Option<RangeInclusive<u64>>,
     }
 
     const IN_FLIGHT_MAX: usize = 3;
@@ -208,6 +237,10 @@ mod tests {
             let last = self.jobs.back().map_or(self.in_chain, |job| job.0);
             assert_eq!(numbers.queued, last);
             for epoch in 1..=self.epoch + 1 {
+                if self.left.iter().any(|left| left.contains(&epoch)) {
+                    assert!(matches!(numbers.fate(epoch), Fate::GivenUp(_)), "{epoch}");
+                    continue;
+                }
                 let told = epoch <= self.in_chain && !(self.telling && epoch > numbers.told);
                 let right = match numbers.fate(epoch) {
                     Fate::Durable => told,
@@ -260,6 +293,20 @@ mod tests {
                     world.numbers.save_now(world.epoch, Some(error()));
                 });
             }
+            if self.committing.is_none() && self.jobs.is_empty() && self.left.is_none() {
+                for error in [None, Some(error())] {
+                    with(&|world| {
+                        world.left = Some(world.in_chain + 1..=world.epoch);
+                        // One to learn what changed, one with what was put back.
+                        world.epoch += 2;
+                        let to = world.in_chain;
+                        world.numbers.go_back(world.epoch, to, error.clone());
+                        if error.is_none() {
+                            world.in_chain = world.epoch;
+                        }
+                    });
+                }
+            }
             match self.jobs.front() {
                 Some(&(epoch, _)) if self.telling => with(&|world| {
                     world.jobs.pop_front();
@@ -298,13 +345,16 @@ mod tests {
                 jobs: VecDeque::new(),
                 in_chain: 0,
                 telling: false,
+                left: None,
             },
             0,
         )];
         let mut seen = 0u64;
         while let Some((world, steps)) = worlds.pop() {
             seen += 1;
-            if steps < 16 {
+            // There would be too many with one more thing that can happen.
+            let enough = if world.left.is_some() { 11 } else { 16 };
+            if steps < enough {
                 worlds.extend(world.next().into_iter().map(|next| (next, steps + 1)));
             }
         }

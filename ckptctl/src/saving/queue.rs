@@ -344,8 +344,27 @@ impl Queue {
         self.changed.notify_all();
     }
 
+    /// The state is that of epoch `to` again, as epoch `epoch`, of which there is a record or
+    /// not. Nothing is on its way. [`Queue::taken_back`] must follow.
+    pub(crate) fn went_back(
+        &self,
+        epoch: u64,
+        to: u64,
+        saved: Result<CommitInfo, Error>,
+    ) -> Result<u64, Error> {
+        let saved = saved.map(|_| ()).map_err(Arc::new);
+        let mut state = self.lock();
+        state.numbers.go_back(epoch, to, saved.clone().err());
+        state.closings.fail();
+        drop(state);
+        self.changed.notify_all();
+        match saved {
+            Ok(()) => Ok(epoch),
+            Err(source) => Err(Error::NotDurable { epoch, source }),
+        }
+    }
+
     /// What is not durable was taken back. Nothing is on its way.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nothing takes state back yet"))]
     pub(crate) fn taken_back(&self) {
         self.watchers.tell(|watcher| watcher.taken_back());
     }

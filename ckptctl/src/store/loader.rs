@@ -116,6 +116,30 @@ impl Loader {
             .sum()
     }
 
+    /// Their numbers, not in order.
+    pub fn pages_of(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.plan.iter().map(|piece| piece.live.clone())
+    }
+
+    /// Hands out only these pages: ascending, disjoint.
+    pub fn only(mut self, pages: &[Range<u64>]) -> Loader {
+        let cut = |piece: Piece| {
+            let from = pages.partition_point(|wanted| wanted.end <= piece.live.start);
+            let wanted = pages[from..].iter();
+            let wanted = wanted.take_while(move |wanted| wanted.start < piece.live.end);
+            wanted.map(move |wanted| {
+                let start = wanted.start.max(piece.live.start);
+                Piece {
+                    live: start..wanted.end.min(piece.live.end),
+                    source: piece.source + (start - piece.live.start),
+                    ..piece.clone()
+                }
+            })
+        };
+        self.plan = self.plan.into_iter().flat_map(cut).collect();
+        self
+    }
+
     /// log2 of the page size.
     pub fn page_shift(&self) -> u32 {
         self.page_shift

@@ -70,6 +70,7 @@ pub use spec::SpecError;
 pub use verify::Report;
 pub use writer::Options;
 pub use writer::Recovery;
+pub use writer::Settled;
 pub use writer::Writer;
 
 #[cfg(test)]

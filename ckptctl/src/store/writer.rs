@@ -133,6 +133,14 @@ pub struct Writer {
     poisoned: Option<String>,
 }
 
+/// A chain whose files stay as they are.
+#[derive(Debug)]
+pub struct Settled<'a> {
+    /// It.
+    pub chain: &'a Chain,
+    _lock: ParentsLock,
+}
+
 impl Writer {
     /// Opens the chain in a directory, or begins one in a directory that is
     /// empty or not there (its parent must be). What a crash left is cut off;
@@ -375,6 +383,20 @@ impl Writer {
         scan.newest = self.chain.scan.newest;
         self.chain.scan = scan;
         Ok(())
+    }
+
+    /// The chain as it is now, which no compaction changes as long as the result lives.
+    ///
+    /// # Errors
+    ///
+    /// As [`Writer::refresh`].
+    pub fn settled(&mut self) -> Result<Settled<'_>, StoreError> {
+        let lock = ParentsLock::wait(&self.chain.dir)?;
+        self.refresh()?;
+        Ok(Settled {
+            chain: &self.chain,
+            _lock: lock,
+        })
     }
 
     /// Begins the next segment, so that all records can be compacted.

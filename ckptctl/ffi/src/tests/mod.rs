@@ -5,6 +5,7 @@ mod fork;
 mod hooks;
 mod outputs;
 mod refusals;
+mod rollback;
 mod safe_points;
 mod saving;
 mod state;

@@ -7,6 +7,7 @@ mod failing_saves;
 mod heap;
 mod outputs;
 mod power_failure;
+mod rollback;
 mod safe_points;
 
 use std::path::Path;

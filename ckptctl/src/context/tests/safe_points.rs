@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Threads that say when they work on the state.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 use std::thread;
 
@@ -140,4 +141,33 @@ fn a_closed_context_is_entered_by_nobody() {
     assert!(point.is_closed());
     assert_eq!(point.enter().unwrap_err().errno(), libc::EINVAL);
     assert_eq!(point.leave().unwrap_err().errno(), libc::EINVAL);
+}
+
+#[test]
+fn a_rollback_inside_is_refused_and_one_outside_waits_for_who_is_inside() {
+    let dir = tempfile::tempdir().unwrap();
+    let context = open(dir.path());
+    let region = context.region(&spec("r", 4096, 0)).unwrap();
+    put(region, 0, 1);
+    context.commit().unwrap();
+    let guard = context.enter().unwrap();
+    let error = context.rollback(0).unwrap_err();
+    assert!(matches!(error, Error::Inside("rollback")), "{error}");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let back = scope.spawn(|| {
+            let report = context.rollback(1).unwrap();
+            done.store(true, Ordering::SeqCst);
+            report
+        });
+        // Whenever it has begun, it waits.
+        for value in 2..2000 {
+            put(region, 0, value);
+            thread::yield_now();
+        }
+        assert!(!done.load(Ordering::SeqCst));
+        drop(guard);
+        assert_eq!(back.join().unwrap().to, 1);
+    });
+    assert_eq!(get(region, 0), 1);
 }
