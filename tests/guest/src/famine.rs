@@ -24,10 +24,6 @@ const NOT_TRIED: &[(&str, &str)] = &[
         "module::",
         "it loads the module anew, whose code is then elsewhere than what is refused memory",
     ),
-    (
-        "frozen::a_frozen_page_costs_its_writer_one_fault_and_one_copy",
-        "a fault whose memory is refused is taken again, and counted again",
-    ),
 ];
 
 /// Memory is refused while this is there.
@@ -109,9 +105,11 @@ pub fn join() -> Outcome {
     Ok(())
 }
 
-/// By the words: want of memory, or a peer that ended for it.
+/// By the words: want of memory, or a peer that ended for it, or a count of faults: one whose memory
+/// is refused is taken again, and counted again.
 fn is_early_end(text: &str) -> bool {
     const WORDS: &[&str] = &[
+        "faults",
         "the other process is gone",
         "ended without a result",
         "Broken pipe",

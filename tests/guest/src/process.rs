@@ -24,7 +24,10 @@ use nix::sys::socket::SockType;
 use nix::sys::socket::recvmsg;
 use nix::sys::socket::sendmsg;
 use nix::sys::socket::socketpair;
+use nix::sys::wait::Id;
+use nix::sys::wait::WaitPidFlag;
 use nix::sys::wait::WaitStatus;
+use nix::sys::wait::waitid;
 use nix::unistd::ForkResult;
 use nix::unistd::Pid;
 use nix::unistd::fork;
@@ -220,6 +223,13 @@ impl Peer {
     /// Its process id.
     pub fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// Whether it has come to its end, in whatever way.
+    pub fn has_ended(&self) -> bool {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        // It is there until it is waited for by `finish` or `kill`.
+        waitid(Id::Pid(self.pid), flags) != Ok(WaitStatus::StillAlive)
     }
 
     /// Kills it and waits until it is gone.

@@ -45,11 +45,18 @@ pub const TESTS: &[Test] = tests![
 const ENOUGH_TOLD: usize = 200;
 
 /// Watches that many commits, and until something was told however the machine schedules;
-/// then stops the writers.
-fn watch(watched: &Watched, commits: usize, stop: impl FnOnce()) -> Result<WatchEnd<'_>, Failure> {
+/// then stops the writers. When all of these have ended before, for want of memory, say, nothing
+/// more will be told.
+fn watch(
+    watched: &Watched,
+    commits: usize,
+    ended: impl Fn() -> bool,
+    stop: impl FnOnce(),
+) -> Result<WatchEnd<'_>, Failure> {
     let mut watcher = Watcher::new(watched);
     let mut outcome = Ok(());
-    while outcome.is_ok() && (watcher.seen().commits < commits || watcher.seen().told < ENOUGH_TOLD)
+    while outcome.is_ok()
+        && (watcher.seen().commits < commits || watcher.seen().told < ENOUGH_TOLD && !ended())
     {
         outcome = watcher.step();
     }
@@ -107,7 +114,10 @@ fn torture(watched: &Watched, styles: &[Style<'_>], commits: usize, seed: u64) -
                 write_until(arena, style, lane, seed, 0, || stop.load(Ordering::Relaxed))
             }));
         }
-        let end = watch(watched, commits, || stop.store(true, Ordering::Relaxed));
+        let ended = || writers.iter().all(|writer| writer.is_finished());
+        let end = watch(watched, commits, ended, || {
+            stop.store(true, Ordering::Relaxed);
+        });
         let last = writers
             .into_iter()
             .map(|writer| {
@@ -277,7 +287,8 @@ fn writers_in_other_processes_lose_nothing(options: &Options) -> Outcome {
             Ok(())
         })?);
     }
-    let end = watch(&watched, 600, || flag.set(0, 1));
+    let ended = || peers.iter().all(Peer::has_ended);
+    let end = watch(&watched, 600, ended, || flag.set(0, 1));
     for (lane, peer) in peers.into_iter().enumerate() {
         for page in 0..watched.pages() {
             let number = peer.link.receive_number()?;

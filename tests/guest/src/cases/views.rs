@@ -55,11 +55,12 @@ fn consume(
 ) -> Result<Viewed, Failure> {
     let stop = AtomicBool::new(false);
     let left = AtomicUsize::new(consumers);
+    let writing = AtomicUsize::new(styles.len());
     let processors = cpus::available()?;
     std::thread::scope(|scope| {
         let mut writers = Vec::new();
         for (lane, style) in styles.iter().copied().enumerate() {
-            let (stop, arena) = (&stop, &watched.arena);
+            let (stop, writing, arena) = (&stop, &writing, &watched.arena);
             // The first processor is for the consumers, as long as there is another.
             let others = processors
                 .get(1..)
@@ -69,12 +70,16 @@ fn consume(
             writers.push(scope.spawn(move || {
                 cpus::pin_to(cpu)?;
                 let seed = seed + lane as u64;
-                write_until(arena, style, lane, seed, 0, || stop.load(Ordering::Relaxed))
+                let last =
+                    write_until(arena, style, lane, seed, 0, || stop.load(Ordering::Relaxed));
+                writing.fetch_sub(1, Ordering::Relaxed);
+                last
             }));
         }
         let consumers: Vec<_> = (0..consumers as u64)
             .map(|number| {
-                let (stop, left, cpu) = (&stop, &left, processors[0]);
+                let (stop, left, writing) = (&stop, &left, &writing);
+                let cpu = processors[0];
                 scope.spawn(move || {
                     cpus::pin_to(cpu)?;
                     let mut consumer = Consumer::new(watched, seed ^ (number << 32));
@@ -82,7 +87,9 @@ fn consume(
                     while outcome.is_ok()
                         && !stop.load(Ordering::Relaxed)
                         && (consumer.viewed().snapshots < snapshots
-                            || consumer.viewed().pages < ENOUGH_PAGES)
+                            // Without writers there will be no more.
+                            || consumer.viewed().pages < ENOUGH_PAGES
+                                && writing.load(Ordering::Relaxed) > 0)
                     {
                         outcome = consumer.step();
                     }
