@@ -3,7 +3,7 @@
 # Boots the test VM and runs the tests of tests/guest.d in it, once for each line
 # of tests/guest.runs (or for those named as arguments). Prints a line per test
 # and, last, the counts. Everything is kept in target/test-logs/NAME.
-# CKPT_GUEST_AT_ONCE=1 boots all at once; what a run printed is shown when it has ended.
+# CKPT_GUEST_AT_ONCE=N has up to N VMs at the same time; what a run printed is shown when it has ended.
 # CKPT_RUN_VM names another program in place of scripts/run-vm.sh.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
@@ -56,7 +56,7 @@ run() {
 	((all_passed += passed, all_failed += failed, all_skipped += skipped)) || true
 }
 
-runs=0 pids=()
+runs=0 pids=() at_once=${CKPT_GUEST_AT_ONCE:-1}
 together=$(mktemp -d)
 trap 'rm -rf "$together"' EXIT
 while read -r name rest; do
@@ -65,7 +65,8 @@ while read -r name rest; do
 	((runs += 1))
 	read -ra fields <<<"$rest"
 	# The VM must not read our list of runs.
-	if [[ ${CKPT_GUEST_AT_ONCE:-0} == 1 ]]; then
+	if ((at_once > 1)); then
+		while (($(jobs -rp | wc -l) >= at_once)); do wait -n || true; done
 		{
 			run "$name" "${fields[@]}" </dev/null
 			echo "$all_passed $all_failed $all_skipped" >"$together/$runs.counts"
