@@ -344,6 +344,16 @@ int ckpt_leave(ckpt_t *ctx);
 int ckpt_rollback(ckpt_t *ctx, uint64_t epoch);
 
 /*
+ * A sign of life, for `ckptctl run --watchdog TIME`: a program that neither commits nor calls this
+ * for so long is taken for dead, and started again from its last durable commit. Costs a look at
+ * the clock, and nothing without a watchdog. Only the first context of a program is looked at, from
+ * when it is open until it is closed.
+ *
+ *   -EINVAL   ctx is not open
+ */
+int ckpt_alive(ckpt_t *ctx);
+
+/*
  * OUTPUT COMMIT
  *
  * What a program says depends on state: a reply to a client, a line on a terminal, an order to a

@@ -5,6 +5,7 @@ mod callers;
 mod commit;
 mod opening;
 mod rollback;
+mod warm;
 
 use std::path::PathBuf;
 use std::ptr::NonNull;
@@ -34,6 +35,7 @@ use crate::saving::Stats;
 use crate::store::Identity;
 use crate::store::Recovery;
 use crate::sys::memory::PAGE;
+use crate::warm::Supervisor;
 pub(crate) use callers::Callers;
 pub use commit::CommitReport;
 pub use rollback::RollbackReport;
@@ -85,6 +87,8 @@ struct Shared {
     recovery: Recovery,
     tracker: &'static str,
     control: Control,
+    /// Who looks after the program, if somebody does.
+    supervisor: Option<Supervisor>,
 }
 
 /// The arena as the library changes it.
@@ -339,6 +343,9 @@ impl Drop for Open {
         }
         // Nothing is on its way any more.
         self.shared.queue.ended();
+        if let Some(supervisor) = &self.shared.supervisor {
+            supervisor.leave();
+        }
         let saved = self.shared.queue.wait(0, Some(Duration::ZERO));
         if let (Err(error), false) = (saved, *lock(&self.told)) {
             let dir = self.shared.dir.display();

@@ -21,6 +21,7 @@ pub mod saving;
 pub mod store;
 pub mod sys;
 pub mod track;
+pub mod warm;
 
 pub use arena::RegionSpec;
 pub use context::CommitReport;

@@ -9,6 +9,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use ckptctl::Context;
 use ckptctl::Options;
@@ -18,6 +21,8 @@ use ckptctl::store::Kind;
 const LOG: &str = "COUNTER_LOG";
 const LAST: &str = "COUNTER_LAST";
 const COMMITS: &str = "COUNTER_COMMITS";
+/// "hang": it stays after its commits, in place of dying. "live": it stays for 5 s and says so.
+const THEN: &str = "COUNTER_THEN";
 
 /// A tool that goes on for so many seconds will go on for ever.
 const LIMIT: &str = "120";
@@ -55,6 +60,16 @@ fn counter() {
         context.commit().unwrap();
     }
     context.wait(0, None).unwrap();
+    if let Ok(how) = env::var(THEN) {
+        let begun = Instant::now();
+        while how == "hang" || begun.elapsed() < Duration::from_secs(5) {
+            thread::sleep(Duration::from_millis(20));
+            if how == "live" {
+                context.alive().unwrap();
+            }
+        }
+        return;
+    }
     Command::new("kill")
         .args(["-KILL", &std::process::id().to_string()])
         .status()
@@ -78,15 +93,19 @@ impl Counter {
 
     /// Runs `ckptctl ARGUMENTS -- counter`.
     fn start(&self, arguments: &[&str], last: u64, commits: u64) -> Output {
-        ckptctl(arguments)
+        self.command(arguments, last, commits).output().unwrap()
+    }
+
+    fn command(&self, arguments: &[&str], last: u64, commits: u64) -> Command {
+        let mut command = ckptctl(arguments);
+        command
             .arg("--")
             .arg(env::current_exe().unwrap())
             .args(["--ignored", "--exact", "counter", "--test-threads=1"])
             .env(LOG, self.dir.path().join("log"))
             .env(LAST, last.to_string())
-            .env(COMMITS, commits.to_string())
-            .output()
-            .unwrap()
+            .env(COMMITS, commits.to_string());
+        command
     }
 
     fn run(&self, arguments: &[&str], last: u64, commits: u64) -> Output {
@@ -176,7 +195,8 @@ fn restores_alone_are_no_progress() {
     assert_eq!(counter.kinds()[2..], [Kind::Restore; 3]);
     let told = told(&output);
     assert!(
-        told[2].ends_with(" at epoch 5; giving up, 2 restarts brought no new commit"),
+        told[2]
+            .ends_with(" at epoch 5; giving up, 2 restarts brought no new commit: 2 from epoch 2"),
         "{told:?}"
     );
 }
@@ -301,4 +321,114 @@ fn a_program_keeps_its_addresses_from_start_to_start() {
         assert!(output.status.success(), "{}", words(&output));
     }
     assert_eq!(counter.starts().len(), 3);
+}
+
+#[test]
+fn a_crash_loop_goes_back_commit_by_commit_and_ends_with_a_report() {
+    let counter = Counter::new();
+    counter.run(&[], 3, 9);
+    let limits = ["--max-restarts", "5", "--back-after", "2"];
+    let output = counter.run(&[&AGAIN[..], &limits].concat(), 9, 0);
+    assert_eq!(output.status.code(), Some(128 + 9));
+    let counters: Vec<String> = (counter.starts().iter())
+        .filter_map(|start| start.split(' ').next_back().map(str::to_owned))
+        .collect();
+    assert_eq!(counters, ["0", "3", "3", "3", "2", "2", "1"]);
+    let told = told(&output);
+    assert!(
+        told[2].contains(
+            "; 2 restarts from epoch 3 brought no new commit, so it goes back to epoch 2; "
+        ),
+        "{told:?}"
+    );
+    assert!(
+        told[5].ends_with(
+            "giving up, 5 restarts brought no new commit: 2 from epoch 3, 2 from epoch 2, 1 from epoch 1"
+        ),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn without_a_new_commit_back_after_zero_stays_where_it_is() {
+    let counter = Counter::new();
+    counter.run(&[], 3, 9);
+    counter.run(&[&AGAIN[..], &["--max-restarts", "4"]].concat(), 9, 0);
+    let starts = counter.starts();
+    assert!(
+        starts[1..].iter().all(|start| start.ends_with(" 3")),
+        "{starts:?}"
+    );
+}
+
+#[test]
+fn a_program_that_hangs_is_killed_and_goes_on_from_its_last_commit() {
+    let counter = Counter::new();
+    let store = counter.store();
+    let watched = [
+        "run",
+        "--store",
+        store.to_str().unwrap(),
+        "--watchdog",
+        "1s",
+    ];
+    let output = counter
+        .command(&[&watched[..], &AGAIN].concat(), 7, 3)
+        .env(THEN, "hang")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", words(&output));
+    let counters: Vec<String> = (counter.starts().iter())
+        .filter_map(|start| start.split(' ').next_back().map(str::to_owned))
+        .collect();
+    assert_eq!(counters, ["0", "3", "6"]);
+    let told = told(&output);
+    assert!(
+        told[0].ends_with(" gave no sign of life for 1.0 s, so it gets signal 6 (ABRT)"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_program_that_gives_signs_of_life_is_let_live() {
+    let counter = Counter::new();
+    let store = counter.store();
+    let watched = [
+        "run",
+        "--store",
+        store.to_str().unwrap(),
+        "--watchdog",
+        "3s",
+    ];
+    let output = counter
+        .command(&[&watched[..], &AGAIN].concat(), 7, 3)
+        .env(THEN, "live")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", words(&output));
+    assert_eq!(counter.starts().len(), 1, "{}", words(&output));
+}
+
+#[test]
+fn without_the_module_a_warm_restart_reads_the_chain_and_says_why() {
+    let counter = Counter::new();
+    let output = counter.run(&[&AGAIN[..], &["--warm"]].concat(), 5, 3);
+    assert!(output.status.success(), "{}", words(&output));
+    assert_eq!(counter.starts()[1], "epoch Some(3) counter 3");
+    let told = told(&output);
+    assert!(
+        told[1].contains("going on ")
+            && told[1].ends_with(
+                "restored from its chain: an arena without the module ends with its program"
+            ),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_watchdog_without_restarts_is_a_mistake() {
+    let output = ckptctl(&["run", "--watchdog", "1s", "--", "true"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", words(&output));
 }

@@ -8,6 +8,7 @@ mod pulls;
 mod rollbacks;
 mod safe_points;
 mod trackers;
+mod warm;
 
 use std::path::Path;
 
@@ -24,7 +25,7 @@ fn main() {
     }
     let all = claims::ANYWHERE.iter().chain(claims::PREPARED);
     let all = all.chain(pulls::MODULE).chain(safe_points::ANYWHERE);
-    let all = all.chain(rollbacks::ANYWHERE);
+    let all = all.chain(rollbacks::ANYWHERE).chain(warm::PROGRAMS);
     let claim = all.into_iter().find(|(claim, _)| claim == name);
     let (_, claim) = claim.unwrap_or_else(|| panic!("there is no claim {name}"));
     claim(Path::new(dir));

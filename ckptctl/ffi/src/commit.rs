@@ -72,6 +72,14 @@ pub extern "C" fn ckpt_rollback(ctx: *mut ckpt_t, epoch: u64) -> c_int {
 }
 
 #[unsafe(no_mangle)]
+pub extern "C" fn ckpt_alive(ctx: *mut ckpt_t) -> c_int {
+    status(|| {
+        Handle::from_pointer(ctx).context()?.alive()?;
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
 pub extern "C" fn ckpt_wait(ctx: *mut ckpt_t, epoch: u64, timeout_ms: c_int) -> c_int {
     status(|| {
         let context = Handle::from_pointer(ctx).context()?;

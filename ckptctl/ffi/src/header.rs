@@ -175,6 +175,9 @@ unsafe extern "C" {
 unsafe extern "C" {
     pub fn ckpt_rollback(ctx: *mut ckpt_t, epoch: u64) -> ::core::ffi::c_int;
 }
+unsafe extern "C" {
+    pub fn ckpt_alive(ctx: *mut ckpt_t) -> ::core::ffi::c_int;
+}
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct ckpt_outputs {

@@ -56,6 +56,7 @@ functions! {
     ckpt_enter in safe_point(_);
     ckpt_leave in safe_point(_);
     ckpt_rollback in commit(_, _);
+    ckpt_alive in commit(_);
     ckpt_output_open in outputs(_, _, _);
     ckpt_output_hold in outputs(_, _, _);
     ckpt_output_next in outputs(_, _, _);

@@ -97,6 +97,11 @@ impl Arena {
         self.head().set_identity(identity);
     }
 
+    /// Name of the tracker behind it.
+    pub(crate) fn tracker_name(&self) -> &'static str {
+        self.tracker.name()
+    }
+
     /// Address of the arena.
     pub(crate) fn base(&self) -> u64 {
         self.tracker.mapping().base().as_ptr() as u64

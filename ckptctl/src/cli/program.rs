@@ -4,6 +4,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,8 +12,10 @@ use std::process::Command;
 use anyhow::anyhow;
 use ckptctl::options;
 use ckptctl::sys::child;
+use ckptctl::sys::handover::Channel;
 use ckptctl::sys::process;
 use ckptctl::track::Choice;
+use ckptctl::warm::SUPERVISOR;
 use clap::ValueEnum;
 use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
@@ -154,13 +157,18 @@ impl Program {
         self.store.as_deref()
     }
 
-    /// Whether it is told an epoch to restore, as opposed to going on from the newest.
-    pub fn is_told_epoch(&self) -> bool {
+    /// The epoch that it is told to restore; `None` when it goes on from the newest.
+    pub fn told_epoch(&self) -> Option<u64> {
         match self.epoch {
-            Epoch::Inherit => env::var_os(options::RESTORE_EPOCH).is_some_and(|it| !it.is_empty()),
-            Epoch::Given(_) => true,
-            Epoch::Newest => false,
+            Epoch::Inherit => env::var(options::RESTORE_EPOCH).ok()?.parse().ok(),
+            Epoch::Given(epoch) => Some(epoch),
+            Epoch::Newest => None,
         }
+    }
+
+    /// Its next start goes back to an epoch.
+    pub fn go_back_to(&mut self, epoch: u64) {
+        self.epoch = Epoch::Given(epoch);
     }
 
     /// From now on it goes on from the newest epoch.
@@ -174,14 +182,23 @@ impl Program {
         self.start_error(source)
     }
 
-    /// Starts the program in a process of its own, which blocks these signals.
-    pub fn spawn(&self, blocked: SigSet) -> Result<Pid, StartError> {
-        child::spawn(&mut self.command(), blocked).map_err(|source| self.start_error(source))
+    /// Starts the program in a process of its own, which blocks these signals and can speak to
+    /// its supervisor over this channel.
+    pub fn spawn(&self, blocked: SigSet, channel: Option<&Channel>) -> Result<Pid, StartError> {
+        let mut command = self.command();
+        let spawned = match channel {
+            None => child::spawn(&mut command, blocked, None),
+            Some(channel) => channel.inherited().and_then(|named| {
+                command.env(SUPERVISOR, named.to_string());
+                child::spawn(&mut command, blocked, Some(channel.as_fd()))
+            }),
+        };
+        spawned.map_err(|source| self.start_error(source))
     }
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.command[0]);
-        command.args(&self.command[1..]);
+        command.args(&self.command[1..]).env_remove(SUPERVISOR);
         if let Some(dir) = &self.store {
             command.env(options::STORE, dir);
         }

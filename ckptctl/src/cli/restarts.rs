@@ -26,6 +26,10 @@ pub struct RestartArgs {
     /// Give up after so many restarts in a row without a new commit; 0 gives up at once
     #[arg(long, value_name = "N", default_value_t = 10)]
     max_restarts: u32,
+    /// After so many restarts in a row from the same commit without a new one, go back to the
+    /// commit before it: what it has is lost then, which may be what makes the program fail. 0 never does
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    back_after: u32,
     /// Wait before a restart: MIN at first, twice as long each time, at most MAX. It is MIN
     /// again after a new commit, and after a run of 10 s or more
     #[arg(long, value_name = "MIN[..MAX]", default_value = "100ms..30s", value_parser = Backoff::parse)]
@@ -76,7 +80,12 @@ pub struct Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Start again, after a wait. This is restart `number` of those without a new commit.
-    Again { wait: Duration, number: u32 },
+    Again {
+        wait: Duration,
+        number: u32,
+        /// So many restarts from the same commit were in vain, which is enough to go back further.
+        in_vain: Option<u32>,
+    },
     /// Leave it.
     GiveUp,
 }
@@ -86,7 +95,12 @@ pub enum Verdict {
 pub struct Restarts {
     backoff: Backoff,
     max: u32,
+    back_after: u32,
     without_commit: u32,
+    /// Restarts from the same commit; 0 behind a new one, and when it goes back.
+    from_same: u32,
+    /// From which commits there were how many restarts since the last new one, in their order.
+    tried: Vec<(Option<u64>, u32)>,
     wait: Duration,
 }
 
@@ -96,6 +110,9 @@ impl Restarts {
         (args.restart == Restart::OnFailure).then_some(Restarts {
             backoff: args.backoff,
             max: args.max_restarts,
+            back_after: args.back_after,
+            from_same: 0,
+            tried: Vec::new(),
             without_commit: 0,
             wait: args.backoff.min,
         })
@@ -110,6 +127,8 @@ impl Restarts {
     pub fn after(&mut self, failure: Failure) -> Verdict {
         if failure.committed {
             self.without_commit = 0;
+            self.from_same = 0;
+            self.tried.clear();
         }
         if self.without_commit == self.max {
             return Verdict::GiveUp;
@@ -123,6 +142,34 @@ impl Restarts {
         Verdict::Again {
             wait,
             number: self.without_commit,
+            in_vain: (self.back_after > 0 && self.from_same >= self.back_after)
+                .then_some(self.from_same),
+        }
+    }
+
+    /// The next restart is from an earlier commit than the one before.
+    pub fn went_back(&mut self) {
+        self.from_same = 0;
+    }
+
+    /// The next restart is from this commit, if that is known.
+    pub fn note(&mut self, from: Option<u64>) {
+        self.from_same += 1;
+        match self.tried.last_mut() {
+            Some((last, count)) if *last == from => *count += 1,
+            _ => self.tried.push((from, 1)),
+        }
+    }
+
+    /// From which commits it was tried, for people; nothing when that is not known.
+    pub fn report(&self) -> String {
+        let tries = self.tried.iter().filter_map(|(from, count)| {
+            let from = (*from)?;
+            Some(format!("{count} from epoch {from}"))
+        });
+        match tries.collect::<Vec<_>>().join(", ") {
+            tries if tries.is_empty() => tries,
+            tries => format!(": {tries}"),
         }
     }
 }
@@ -140,6 +187,7 @@ mod tests {
         let args = RestartArgs {
             restart: Restart::OnFailure,
             max_restarts: max,
+            back_after: 2,
             backoff: Backoff::parse(backoff).expect("a back-off"),
         };
         Restarts::new(&args).expect("restarts")
@@ -168,7 +216,14 @@ mod tests {
             ..FAST
         });
         let wait = Duration::from_millis(100);
-        assert_eq!(verdict, Verdict::Again { wait, number: 1 });
+        assert_eq!(
+            verdict,
+            Verdict::Again {
+                wait,
+                number: 1,
+                in_vain: None
+            }
+        );
     }
 
     #[test]
@@ -180,8 +235,39 @@ mod tests {
             ..FAST
         });
         let wait = Duration::from_millis(100);
-        assert_eq!(verdict, Verdict::Again { wait, number: 3 });
+        assert_eq!(
+            verdict,
+            Verdict::Again {
+                wait,
+                number: 3,
+                in_vain: None
+            }
+        );
         assert_eq!(restarts.after(FAST), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn what_was_in_vain_is_counted_for_each_commit() {
+        let mut restarts = restarts(9, "0s");
+        let mut in_vain = |from, committed| {
+            let failure = Failure { committed, ..FAST };
+            let Verdict::Again { in_vain, .. } = restarts.after(failure) else {
+                panic!("gave up")
+            };
+            if in_vain.is_some() {
+                restarts.went_back();
+            }
+            restarts.note(Some(from));
+            (in_vain, restarts.report())
+        };
+        in_vain(8, true);
+        assert_eq!(in_vain(8, false), (None, ": 2 from epoch 8".into()));
+        assert_eq!(
+            in_vain(7, false),
+            (Some(2), ": 2 from epoch 8, 1 from epoch 7".into())
+        );
+        assert_eq!(in_vain(7, false).0, None);
+        assert_eq!(in_vain(9, true), (None, ": 1 from epoch 9".into()));
     }
 
     #[test]

@@ -11,6 +11,8 @@ use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
 
 use super::chain_arg;
+use super::keeper::Keeper;
+use super::keeper::KeeperArgs;
 use super::program::Program;
 use super::program::ProgramArgs;
 use super::restarts::RestartArgs;
@@ -37,6 +39,8 @@ pub struct Args {
     chain: ChainSpec,
     #[command(flatten)]
     restart: RestartArgs,
+    #[command(flatten)]
+    keeper: KeeperArgs,
     #[command(flatten)]
     program: ProgramArgs,
 }
@@ -68,8 +72,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     chain_arg::warn(&chain);
     let program = Program::prepare(args.program, Some(args.chain.dir), Some(epoch))?;
     match Restarts::new(&args.restart) {
-        None => Err(program.exec().into()),
-        Some(restarts) => supervise(program, restarts),
+        None => {
+            args.keeper.refuse_without_restart()?;
+            Err(program.exec().into())
+        }
+        Some(restarts) => supervise(program, restarts, Keeper::new(&args.keeper)),
     }
 }
 

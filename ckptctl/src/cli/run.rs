@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::keeper::Keeper;
+use super::keeper::KeeperArgs;
 use super::program::Program;
 use super::program::ProgramArgs;
 use super::restarts::RestartArgs;
@@ -30,6 +32,13 @@ use super::supervisor::supervise;
 /// given up. When the directory is not known to ckptctl, all restarts count as such. A damaged
 /// chain ends it at once.
 ///
+/// With --warm the arena of a program that died is kept for its next start, which puts right the
+/// pages that changed since its last durable commit; from the death to going on takes a time that
+/// follows those, not the size of the state, and is told. Without the module, or when the chain has moved
+/// on without the arena, the state is read from the chain, and the line says why. With --watchdog a
+/// program that hangs gets SIGABRT, and SIGKILL when that does not end it. With --back-after a program
+/// that fails again and again from the same commit goes back to the one before.
+///
 /// SIGHUP, SIGINT, SIGQUIT and SIGTERM are handed on to the program, which is then not started
 /// again however it ends, not even later: to have a daemon read its configuration again, send its
 /// SIGHUP to the program. SIGUSR1, SIGUSR2 and SIGWINCH are handed on, and that is all. Should
@@ -44,6 +53,8 @@ pub struct Args {
     #[command(flatten)]
     restart: RestartArgs,
     #[command(flatten)]
+    keeper: KeeperArgs,
+    #[command(flatten)]
     program: ProgramArgs,
 }
 
@@ -52,6 +63,7 @@ const HELP: &str = "\
 Examples:
   ckptctl run --store /var/lib/sim -- ./sim --threads 4
   ckptctl run --store /var/lib/sim --restart on-failure -- ./sim --threads 4
+  ckptctl run --store /var/lib/sim --restart on-failure --warm --watchdog 5s -- ./sim --threads 4
   ckptctl run --restart on-failure --max-restarts 3 --backoff 1s..1min -- ./sim
 
 Exit codes:
@@ -63,7 +75,10 @@ Exit codes:
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let program = Program::prepare(args.program, args.store, None)?;
     match Restarts::new(&args.restart) {
-        None => Err(program.exec().into()),
-        Some(restarts) => supervise(program, restarts),
+        None => {
+            args.keeper.refuse_without_restart()?;
+            Err(program.exec().into())
+        }
+        Some(restarts) => supervise(program, restarts, Keeper::new(&args.keeper)),
     }
 }

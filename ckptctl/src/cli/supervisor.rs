@@ -5,19 +5,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 use std::time::Instant;
 
-use ckptctl::store::Chain;
-use ckptctl::store::Kind;
-use ckptctl::store::StoreError;
 use ckptctl::sys::child;
 use ckptctl::sys::child::End;
 use ckptctl::sys::signals;
+use ckptctl::sys::signals::Next;
 use ckptctl::sys::signals::Signals;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::figures;
+use super::keeper::Keeper;
 use super::output;
 use super::program::Program;
+use super::progress::Progress;
 use super::restarts::Failure;
 use super::restarts::Restarts;
 use super::restarts::Verdict;
@@ -35,13 +35,20 @@ const PASSING: [Signal; 3] = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH
 
 /// Runs a program until it succeeds, is asked to stop or has failed too often; its exit code,
 /// or 128 and the number of the signal that killed it.
-pub fn supervise(mut program: Program, mut restarts: Restarts) -> anyhow::Result<ExitCode> {
+pub fn supervise(
+    mut program: Program,
+    mut restarts: Restarts,
+    mut keeper: Keeper,
+) -> anyhow::Result<ExitCode> {
     let signals = Signals::take(&[STOPPING.as_slice(), PASSING.as_slice()].concat())?;
     let mut progress = Progress::of(&program)?;
     loop {
         let begun = Instant::now();
-        let pid = program.spawn(signals.before())?;
-        let (end, stopping) = wait_for(pid, &signals)?;
+        let theirs = keeper.prepare()?;
+        let pid = program.spawn(signals.before(), theirs.as_ref())?;
+        drop(theirs);
+        let (end, stopping) = wait_for(pid, &signals, &mut keeper)?;
+        keeper.ended()?;
         let lasted = begun.elapsed();
         if end == End::Exited(0) {
             return Ok(ExitCode::SUCCESS);
@@ -72,20 +79,38 @@ pub fn supervise(mut program: Program, mut restarts: Restarts) -> anyhow::Result
             program.go_on_from_newest();
         }
         progress = now;
-        let story = format!("{story}{}", progress.place());
+        let mut story = format!("{story}{}", progress.place());
         match restarts.after(Failure { lasted, committed }) {
             Verdict::GiveUp => {
                 let max = match restarts.max() {
                     0 => "no restarts are allowed".to_owned(),
                     max => format!(
-                        "{} brought no new commit",
-                        figures::counted(max.into(), "restart")
+                        "{} brought no new commit{}",
+                        figures::counted(max.into(), "restart"),
+                        restarts.report()
                     ),
                 };
                 output::say(&format!("{story}; giving up, {max}"));
                 return Ok(exit_code(end));
             }
-            Verdict::Again { wait, number } => {
+            Verdict::Again {
+                wait,
+                number,
+                in_vain,
+            } => {
+                let mut from = progress.begins_with(program.told_epoch());
+                if let (Some(in_vain), Some(stuck)) = (in_vain, from) {
+                    if let Some(earlier) = progress.before(stuck) {
+                        let tries = figures::counted(in_vain.into(), "restart");
+                        story.push_str(&format!(
+                            "; {tries} from epoch {stuck} brought no new commit, so it goes back to epoch {earlier}"
+                        ));
+                        program.go_back_to(earlier);
+                        restarts.went_back();
+                        from = Some(earlier);
+                    }
+                }
+                restarts.note(from);
                 let when = match wait {
                     Duration::ZERO => String::new(),
                     wait => format!(" in {}", figures::duration(wait.as_nanos() as u64)),
@@ -108,11 +133,29 @@ pub fn supervise(mut program: Program, mut restarts: Restarts) -> anyhow::Result
 }
 
 /// Hands signals on until the program ends; how it ended, and the first signal that asked it to.
-fn wait_for(pid: Pid, signals: &Signals) -> anyhow::Result<(End, Option<Signal>)> {
+fn wait_for(
+    pid: Pid,
+    signals: &Signals,
+    keeper: &mut Keeper,
+) -> anyhow::Result<(End, Option<Signal>)> {
     let mut stopping = None;
     loop {
-        let Some(arrival) = signals.next(None)? else {
-            continue;
+        let left = keeper
+            .deadline()
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let arrival = match signals.next_beside(keeper.fd(), left)? {
+            Next::Signal(arrival) => arrival,
+            Next::Other => {
+                keeper.listen()?;
+                continue;
+            }
+            Next::TimedOut => {
+                if let Some(signal) = keeper.overdue() {
+                    output::say(&format!("{pid} {}", keeper.complaint(signal)));
+                    signals::send(pid, signal)?;
+                }
+                continue;
+            }
         };
         if arrival.signal == Signal::SIGCHLD {
             // All that ended: as process 1 of a container we also get children of others.
@@ -148,55 +191,6 @@ fn pause(wait: Duration, signals: &Signals) -> anyhow::Result<Option<Signal>> {
                 return Ok(Some(arrival.signal));
             }
             Some(_) => {}
-        }
-    }
-}
-
-/// How far a program's chain is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Progress {
-    /// Whether it is known which chain the program has.
-    known: bool,
-    /// The newest epoch.
-    epoch: Option<u64>,
-    /// The newest epoch that the program committed itself; every restore is an epoch, too.
-    commit: Option<u64>,
-}
-
-impl Progress {
-    /// Looks at the chain. Damage is an error when it would keep the program from going on.
-    fn of(program: &Program) -> Result<Progress, StoreError> {
-        let Some(dir) = program.store() else {
-            return Ok(Progress::default());
-        };
-        let chain = match Chain::open(dir) {
-            Ok(chain) => chain,
-            Err(StoreError::NoChain { .. }) => {
-                return Ok(Progress {
-                    known: true,
-                    ..Progress::default()
-                });
-            }
-            Err(error) => return Err(error),
-        };
-        if !program.is_told_epoch() {
-            chain.newest()?;
-        }
-        let mut newest_first = chain.commits().rev();
-        Ok(Progress {
-            known: true,
-            epoch: chain.commits().next_back().map(|commit| commit.epoch),
-            commit: newest_first
-                .find(|commit| commit.kind == Kind::Commit)
-                .map(|commit| commit.epoch),
-        })
-    }
-
-    fn place(&self) -> String {
-        match self.epoch {
-            Some(epoch) => format!(" at epoch {epoch}"),
-            None if self.known => " before its first commit".into(),
-            None => String::new(),
         }
     }
 }

@@ -89,6 +89,7 @@ impl Context {
             Saving::Background => self.in_background(&hooks, held),
             Saving::Synchronous => self.now(&hooks, held),
         }?;
+        self.alive()?;
         report.total_ns = begun.elapsed().as_nanos() as u64;
         Ok(report)
     }
@@ -273,6 +274,9 @@ impl worker::Place for Arc<Shared> {
 
     fn append(&self, meta: &CommitMeta, snapshot: &mut dyn Snapshot) -> Result<CommitInfo, Error> {
         let info = lock(&self.chain_end).append_snapshot(meta, snapshot)?;
+        if let Some(supervisor) = &self.supervisor {
+            supervisor.alive();
+        }
         self.control.saved(info.epoch);
         Ok(info)
     }

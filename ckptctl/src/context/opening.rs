@@ -15,6 +15,8 @@ use super::Shared;
 use super::lock;
 use super::rollback::Known;
 use super::rollback::new_generation;
+use super::warm::Taken;
+use super::warm::Wanted;
 use crate::arena::Arena;
 use crate::arena::Heap;
 use crate::control::Control;
@@ -32,6 +34,8 @@ use crate::sys::memory::PAGE;
 use crate::sys::thread;
 use crate::track;
 use crate::track::Geometry;
+use crate::warm::Going;
+use crate::warm::Supervisor;
 
 impl Context {
     /// Opens a chain and makes an arena; restores what the options say.
@@ -85,28 +89,68 @@ impl Context {
         };
         let generation = new_generation()?;
 
-        let tracker = track::open(choice, &geometry)?;
-        let tracker_name = tracker.name();
-        let mut arena = match &meta {
-            None => Arena::begin(tracker)?,
-            Some(meta) => {
-                let mut arena = Arena::prepare(tracker, &meta.regions)?;
-                fill(&mut arena, &mut writer, meta.epoch)?;
-                arena.resume()?;
-                arena
+        let (supervisor, survivor) = Supervisor::find().unzip();
+        let wanted = Wanted {
+            choice,
+            geometry: &geometry,
+            meta: meta.as_ref(),
+            identity: &identity,
+        };
+        let survivor = survivor.flatten();
+        let taken =
+            survivor.map(|survivor| (Taken::from(&survivor, &mut writer, &wanted), survivor));
+        let (mut going, mut cold) = (Going::Anew, String::new());
+        let taken = match taken {
+            None => None,
+            Some((Ok(taken), _)) => Some(taken),
+            Some((Err(why), survivor)) => {
+                if let Some(supervisor) = &supervisor {
+                    supervisor.drop_survivor(survivor, &why);
+                }
+                cold = why;
+                None
             }
         };
-        arena.set_identity(&identity);
+        let (arena, known) = match taken {
+            Some(taken) => {
+                going = taken.going();
+                (taken.arena, taken.known)
+            }
+            None => {
+                let tracker = track::open(choice, &geometry)?;
+                let mut arena = match &meta {
+                    None => Arena::begin(tracker)?,
+                    Some(meta) => {
+                        going = Going::Cold(cold);
+                        let mut arena = Arena::prepare(tracker, &meta.regions)?;
+                        fill(&mut arena, &mut writer, meta.epoch)?;
+                        arena.resume()?;
+                        arena
+                    }
+                };
+                arena.set_identity(&identity);
+                let known = Known {
+                    begun: highest + 1,
+                    filled_with: restored,
+                };
+                (arena, known)
+            }
+        };
+        let tracker_name = arena.tracker_name();
+        // Whichever of the two is in the newest record when the program dies.
+        let newest = writer.chain().commits().next_back();
+        let before = newest.map_or(generation, |newest| newest.generation);
+        if let Some(supervisor) = &supervisor {
+            let kept = known.kept(&arena, [generation, before]);
+            supervisor.keep(kept, arena.fd());
+        }
         let control = Control::open(arena.fd(), &dir);
         let callers = Arc::new(Callers::new());
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner {
                 arena,
                 heap: Heap::new(),
-                known: Known {
-                    begun: highest + 1,
-                    filled_with: restored,
-                },
+                known,
                 undefined: None,
             }),
             chain_end: Mutex::new(ChainEnd::new(dir.clone(), written, writer)),
@@ -124,6 +168,7 @@ impl Context {
             recovery,
             tracker: tracker_name,
             control,
+            supervisor,
         });
         if meta.is_some() {
             shared.note_restore()?;
@@ -138,6 +183,9 @@ impl Context {
         if let Some(epoch) = restored {
             let hooks = lock(&context.shared.hooks).clone();
             context.in_hooks(|| hooks.after_restore(&context, epoch))?;
+        }
+        if let Some(supervisor) = &context.shared.supervisor {
+            supervisor.going(going);
         }
         Ok(context)
     }

@@ -45,7 +45,7 @@ pub(super) struct Known {
 
 impl Known {
     /// The arena's epoch in which its state was that of an epoch of the chain, if it is known.
-    fn when(&self, epoch: u64) -> Option<u64> {
+    pub(super) fn when(&self, epoch: u64) -> Option<u64> {
         match epoch {
             _ if epoch >= self.begun => Some(epoch),
             _ if self.filled_with == Some(epoch) => Some(self.begun),
@@ -125,7 +125,11 @@ impl Shared {
         })?;
         inner.undefined = None;
         drop(settled);
-        *lock(&self.generation) = generation;
+        let before = std::mem::replace(&mut *lock(&self.generation), generation);
+        if let Some(supervisor) = &self.supervisor {
+            supervisor.keep(inner.kept([generation, before]), None);
+            supervisor.alive();
+        }
         self.control.closed(committed.epoch);
         let meta = self.meta(inner, committed, Kind::Rollback, Some(to));
         let noted = self
@@ -142,6 +146,8 @@ impl Shared {
 pub(super) struct Changed {
     /// Ascending, disjoint.
     pages: Vec<PageRange>,
+    /// The epoch that was closed to find them.
+    pub(super) closed: u64,
     /// They are all that there are: what else the epoch has must be looked at as well, and most of
     /// it may be right already.
     all: bool,
@@ -158,7 +164,7 @@ impl Changed {
     ) -> Result<Changed, Error> {
         arena.reach(&meta.regions)?;
         let since = known.when(meta.epoch);
-        arena.commit_reach()?;
+        let closed = arena.commit_reach()?.epoch;
         let mut pages = arena.delta(since.unwrap_or(0))?;
         if since.is_none() {
             for run in chain.load(meta.epoch)?.pages_of() {
@@ -168,6 +174,7 @@ impl Changed {
         }
         Ok(Changed {
             pages,
+            closed,
             all: since.is_none(),
         })
     }

@@ -3,9 +3,14 @@
 
 use std::ffi::c_int;
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::fcntl::FcntlArg;
+use nix::fcntl::FdFlag;
+use nix::fcntl::fcntl;
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::SigSet;
@@ -26,13 +31,24 @@ pub fn exec(command: &mut Command) -> io::Error {
     command.exec()
 }
 
-/// Starts a program in a process that blocks these signals, and gets SIGTERM when this one dies.
+/// Starts a program in a process that blocks these signals, inherits this descriptor, and gets
+/// SIGTERM when this one dies.
 ///
 /// Call it from the main thread: the death of the calling *thread* is what the kernel looks at.
-pub fn spawn(command: &mut Command, blocked: SigSet) -> io::Result<Pid> {
+pub fn spawn(
+    command: &mut Command,
+    blocked: SigSet,
+    inherited: Option<BorrowedFd<'_>>,
+) -> io::Result<Pid> {
     let parent = Pid::this();
+    let inherited = inherited.map(|fd| fd.as_raw_fd());
     let before_exec = move || {
         blocked.thread_set_mask()?;
+        if let Some(fd) = inherited {
+            // SAFETY: The caller's borrow keeps it open until this process has its copy.
+            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
         prctl::set_pdeathsig(Signal::SIGTERM)?;
         // When the parent died before the line above, nobody will tell.
         match Pid::parent() == parent {

@@ -160,6 +160,13 @@ impl ArenaFd {
         ArenaFd(fd)
     }
 
+    /// A descriptor that came from another process, if it is one of an arena.
+    pub fn inherited(fd: OwnedFd) -> io::Result<ArenaFd> {
+        let arena = ArenaFd(fd);
+        arena.info()?;
+        Ok(arena)
+    }
+
     /// Another descriptor of the same.
     pub fn try_clone(&self) -> io::Result<ArenaFd> {
         self.0.try_clone().map(ArenaFd)

@@ -24,6 +24,8 @@ pub(crate) enum Call {
     Event,
     /// `pthread_create(3)`.
     Thread,
+    /// What a program and its supervisor say to each other.
+    Handover,
     /// A snapshot, which only the module makes by a call.
     #[cfg(test)]
     Snapshot,

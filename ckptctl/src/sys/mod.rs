@@ -16,6 +16,7 @@ pub mod device;
 pub mod event;
 pub mod file;
 mod gate;
+pub mod handover;
 #[cfg(feature = "cli")]
 pub mod limits;
 pub mod memory;

@@ -34,6 +34,17 @@ pub struct Arrival {
     pub from_kernel: bool,
 }
 
+/// What was waited for beside a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A signal came.
+    Signal(Arrival),
+    /// The other descriptor is readable, or closed at the other end.
+    Other,
+    /// The time is over.
+    TimedOut,
+}
+
 /// Signals of this process that nothing happens for but that they can be waited for. A program
 /// that it starts inherits this unless it is given [`Signals::before`].
 #[derive(Debug)]
@@ -76,28 +87,45 @@ impl Signals {
 
     /// Waits for a signal; `None` when the time is over.
     pub fn next(&self, timeout: Option<Duration>) -> io::Result<Option<Arrival>> {
+        match self.next_beside(None, timeout)? {
+            Next::Signal(arrival) => Ok(Some(arrival)),
+            Next::Other | Next::TimedOut => Ok(None),
+        }
+    }
+
+    /// Waits for a signal, or until another descriptor is readable. Signals come first.
+    pub fn next_beside(
+        &self,
+        other: Option<BorrowedFd<'_>>,
+        timeout: Option<Duration>,
+    ) -> io::Result<Next> {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         loop {
             if let Some(info) = self.fd.read_signal()? {
                 let number = info.ssi_signo as c_int;
-                return Ok(Some(Arrival {
+                return Ok(Next::Signal(Arrival {
                     signal: Signal::try_from(number)?,
                     from_kernel: info.ssi_code == libc::SI_KERNEL,
                 }));
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                return Ok(None);
+                return Ok(Next::TimedOut);
             }
             let timeout = left.map_or(PollTimeout::NONE, |left| {
                 // Up to the next millisecond, so that the last round does not spin.
                 let left = left.saturating_add(Duration::from_micros(999));
                 PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
             });
-            let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+            let mut fds = vec![PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+            fds.extend(other.map(|other| PollFd::new(other, PollFlags::POLLIN)));
             match poll(&mut fds, timeout) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
+            }
+            let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
+            if !ready(&fds[0]) && fds.get(1).is_some_and(ready) {
+                return Ok(Next::Other);
             }
         }
     }

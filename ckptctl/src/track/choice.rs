@@ -2,6 +2,7 @@
 //! Which tracker there is to be, and which there can be.
 
 use std::env;
+use std::os::fd::OwnedFd;
 use std::sync::Once;
 
 use super::Geometry;
@@ -69,6 +70,20 @@ pub fn open(choice: Choice, geometry: &Geometry) -> Result<Box<dyn Tracker>, Err
             }
             other => other,
         },
+    }
+}
+
+/// Takes over an arena that another process has made and left.
+pub(crate) fn adopt(
+    choice: Choice,
+    fd: OwnedFd,
+    geometry: &Geometry,
+) -> Result<Box<dyn Tracker>, Error> {
+    match choice {
+        Choice::Module | Choice::Auto => boxed(Module::adopt(fd, geometry)),
+        Choice::Pagemap | Choice::Compare => Err(Error::Invalid(
+            "an arena of the module goes on with the module only".into(),
+        )),
     }
 }
 

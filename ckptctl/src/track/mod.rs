@@ -15,6 +15,7 @@ use crate::sys::device::ArenaFd;
 use crate::sys::memory::Mapping;
 pub use choice::Choice;
 pub use choice::MODULE_GIVES;
+pub(crate) use choice::adopt;
 pub use choice::open;
 pub use choice::try_pagemap;
 

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 
 use nix::libc;
 
@@ -41,13 +42,25 @@ impl Module {
         let arena = device
             .create(&geometry.name, geometry.len_bytes, geometry.epoch)
             .map_err(refused("make an arena"))?;
+        Module::on(arena, geometry, version.abi_version)
+    }
+
+    /// An arena that another process has made.
+    pub(super) fn adopt(fd: OwnedFd, geometry: &Geometry) -> Result<Module, Error> {
+        let device = Device::open().map_err(Error::DeviceAccess)?;
+        let version = device.version().map_err(refused("tell its version"))?;
+        let arena = ArenaFd::inherited(fd).map_err(refused("tell what the arena is"))?;
+        Module::on(arena, geometry, version.abi_version)
+    }
+
+    fn on(arena: ArenaFd, geometry: &Geometry, abi_version: u32) -> Result<Module, Error> {
         let (base, len) = (geometry.base as usize, geometry.len_bytes as usize);
         let mapping = Mapping::shared(arena.as_fd(), base, len)
             .map_err(|error| super::map_error(geometry, error))?;
         Ok(Module {
             arena,
             mapping,
-            abi_version: version.abi_version,
+            abi_version,
         })
     }
 }

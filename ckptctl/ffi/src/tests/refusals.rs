@@ -24,7 +24,7 @@ pub fn refusals(
     let mut stats = stats_to_fill();
     let mut output = null_mut();
     // SAFETY: Whatever the context is, the other arguments are as the header says.
-    let calls: [(&'static str, &mut dyn FnMut() -> bool); 32] = unsafe {
+    let calls: [(&'static str, &mut dyn FnMut() -> bool); 33] = unsafe {
         [
             ("ckpt_close", &mut || ckpt_close(ctx) == -errno),
             ("ckpt_region", &mut || {
@@ -59,6 +59,7 @@ pub fn refusals(
             ("ckpt_wait", &mut || ckpt_wait(ctx, 0, -1) == -errno),
             ("ckpt_enter", &mut || ckpt_enter(ctx) == -errno),
             ("ckpt_leave", &mut || ckpt_leave(ctx) == -errno),
+            ("ckpt_alive", &mut || ckpt_alive(ctx) == -errno),
             ("ckpt_rollback", &mut || ckpt_rollback(ctx, 0) == -errno),
             ("ckpt_output_open", &mut || {
                 let mut outputs = null_mut();
