@@ -54,6 +54,15 @@
  *   the lack of what the background needs (a module that can make snapshots, memory within
  *   RLIMIT_MEMLOCK for what is on its way, a thread): the library says so once on stderr.
  *
+ * COMPACTION
+ *   A chain grows with every commit. Whenever a segment of it is full (256 MiB), a thread of the library's
+ *   looks whether the full ones have more than 4 times the bytes that the newest epoch needs, and if
+ *   so puts one file in their place that has what the newest 10 epochs, and those in the segment
+ *   that is being written, need. Older epochs are gone then. ckpt_options.compact, or CKPT_COMPACT in
+ *   the environment, is another number, or "off": then all epochs stay, until `ckptctl compact`
+ *   drops some. Commits go on meanwhile. If it fails, for want of room, say, the library tells once
+ *   on stderr, and nothing is lost.
+ *
  * RETURN VALUES
  *   Functions that return int return 0, or a negative error number: the negative of one of
  *   errno.h's, as documented at each. Functions that return a pointer return NULL and leave
@@ -82,7 +91,7 @@
  *
  *   The library's own thread, "ckpt-save", is started by the first commit that needs it; to save
  *   a large commit there are others, "ckpt-pack", while that takes, and ckpt_open() restores with
- *   the help of "ckpt-restore". All signals but those that a thread brings upon itself are blocked
+ *   the help of "ckpt-restore", and "ckpt-compact" sees to it that the chain stays small. All signals but those that a thread brings upon itself are blocked
  *   in them.
  *
  * FORK
@@ -158,9 +167,10 @@ struct ckpt_options {
 	ckpt_hook_fn *after_restore; /* run at the end of ckpt_open() if it restored */
 	void *after_restore_user;
 	const char *compress;   /* "lz4", "zstd", "zstd:1" to "zstd:19", "none": $CKPT_COMPRESS, or lz4 */
+	const char *compact;    /* "off", or "2" to "1000", see COMPACTION: $CKPT_COMPACT, or 4 */
 };
 
-#define CKPT_OPTIONS_INIT { sizeof(struct ckpt_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define CKPT_OPTIONS_INIT { sizeof(struct ckpt_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /*
  * Opens a chain and makes an arena. If the chain has commits, one of them is restored. options

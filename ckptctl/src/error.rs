@@ -323,7 +323,9 @@ fn store_errno(error: &StoreError) -> i32 {
         | StoreError::PageSizes { .. } => libc::EINVAL,
         StoreError::NoSpace { .. } => libc::ENOSPC,
         StoreError::Poisoned { .. } => libc::EIO,
-        StoreError::Io { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
+        StoreError::NoThread(source) | StoreError::Io { source, .. } => {
+            source.raw_os_error().unwrap_or(libc::EIO)
+        }
     }
 }
 

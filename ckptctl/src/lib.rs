@@ -35,5 +35,6 @@ pub use options::Restore;
 pub use outputs::Outputs;
 pub use safe_point::Inside;
 pub use safe_point::SafePoint;
+pub use saving::Compacting;
 pub use saving::Saving;
 pub use saving::Stats;

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::hooks::Hook;
 use crate::hooks::Hooks;
 use crate::hooks::When;
+use crate::saving::Compacting;
 use crate::saving::Saving;
 use crate::store;
 use crate::store::Compression;
@@ -53,6 +54,9 @@ pub struct Options {
     pub(crate) compression: Option<Compression>,
     pub(crate) pack_threads: Option<usize>,
     pub(crate) no_sharing: bool,
+    pub(crate) compacting: Option<Compacting>,
+    #[cfg(test)]
+    pub(crate) segment_bytes: Option<u64>,
     pub(crate) hooks: Hooks,
 }
 
@@ -129,6 +133,13 @@ impl Options {
     /// it is not stored again, which takes memory: 48 bytes for a page of 4 KiB.
     pub fn no_sharing(mut self) -> Options {
         self.no_sharing = true;
+        self
+    }
+
+    /// When old epochs are dropped, so that the chain stays small; `CKPT_COMPACT` when it is not
+    /// given, else when it has four times the bytes of its newest epoch.
+    pub fn compacting(mut self, when: Compacting) -> Options {
+        self.compacting = Some(when);
         self
     }
 
@@ -211,6 +222,10 @@ impl Options {
             share: !self.no_sharing,
             ..store::Options::default()
         };
+        #[cfg(test)]
+        if let Some(bytes) = self.segment_bytes {
+            chosen.segment_bytes = bytes;
+        }
         if let Some(threads) = self.pack_threads {
             if threads > store::Options::THREADS_MAX {
                 return Err(Error::Invalid(format!(
@@ -221,6 +236,14 @@ impl Options {
             chosen.threads = threads;
         }
         Ok(chosen)
+    }
+
+    /// When the chain is compacted, with the environment looked at.
+    pub(crate) fn chosen_compacting(&self) -> Result<Compacting, Error> {
+        match self.compacting {
+            Some(when) => Ok(when),
+            None => Compacting::from_environment(),
+        }
     }
 
     /// Address and size of the arena, given what the chain has.

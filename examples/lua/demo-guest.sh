@@ -33,6 +33,7 @@ echo "Its whole Lua state is in an arena of $(uname -r)'s ckpt.ko. It commits ev
 
 bold '1. Undisturbed'
 begun=$(now_ms)
+export CKPT_COMPACT=off # The whole story is told.
 ckptctl run --store "$work/quiet" -- ckpt-lua "$script" "$work/list" "$work/quiet.txt" 40
 quiet=$(($(now_ms) - begun))
 echo "   done in $(seconds $quiet): $(head -n 1 "$work/quiet.txt")"

@@ -47,10 +47,11 @@ pub struct ckpt_options {
     pub after_restore: ckpt_hook_fn,
     pub after_restore_user: *mut ::core::ffi::c_void,
     pub compress: *const ::core::ffi::c_char,
+    pub compact: *const ::core::ffi::c_char,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ckpt_options"][::core::mem::size_of::<ckpt_options>() - 80usize];
+    ["Size of ckpt_options"][::core::mem::size_of::<ckpt_options>() - 88usize];
     ["Alignment of ckpt_options"][::core::mem::align_of::<ckpt_options>() - 8usize];
     ["Offset of field: ckpt_options::size"][::core::mem::offset_of!(ckpt_options, size) - 0usize];
     ["Offset of field: ckpt_options::dir"][::core::mem::offset_of!(ckpt_options, dir) - 8usize];
@@ -70,6 +71,8 @@ const _: () = {
         [::core::mem::offset_of!(ckpt_options, after_restore_user) - 64usize];
     ["Offset of field: ckpt_options::compress"]
         [::core::mem::offset_of!(ckpt_options, compress) - 72usize];
+    ["Offset of field: ckpt_options::compact"]
+        [::core::mem::offset_of!(ckpt_options, compact) - 80usize];
 };
 unsafe extern "C" {
     pub fn ckpt_open(options: *const ckpt_options, ctx: *mut *mut ckpt_t) -> ::core::ffi::c_int;

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::ffi::c_int;
 use std::os::unix::ffi::OsStrExt;
 
+use ckptctl::Compacting;
 use ckptctl::Context;
 use ckptctl::Options;
 use ckptctl::Restore;
@@ -120,6 +121,16 @@ unsafe fn read(options: *const ckpt_options, handle: Handle) -> Result<Options, 
             Failure::invalid(format!("there is no compression {compress:?}: {expected}"))
         })?;
         options = options.compression(compression);
+    }
+    // SAFETY: As this function's contract.
+    if let Some(compact) = unsafe { argument::bytes(given.compact) } {
+        let compact = String::from_utf8_lossy(compact);
+        let compacting: Compacting = compact.parse().map_err(|expected| {
+            Failure::invalid(format!(
+                "a chain is not compacted by {compact:?}: {expected}"
+            ))
+        })?;
+        options = options.compacting(compacting);
     }
     if let Some(hook) = CHook::new(given.after_restore, given.after_restore_user, handle) {
         options = options.hook(When::AfterRestore, move |context, epoch| {

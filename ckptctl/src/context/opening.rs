@@ -52,6 +52,7 @@ impl Context {
         };
         let restore = options.chosen_restore()?;
         let written = options.chosen_store()?;
+        let compacting = options.chosen_compacting()?;
         let (mut writer, recovery) = Writer::open_or_create(&dir, written.clone())?;
         let restored = match restore {
             Restore::Nothing => None,
@@ -153,7 +154,7 @@ impl Context {
                 known,
                 undefined: None,
             }),
-            chain_end: Mutex::new(ChainEnd::new(dir.clone(), written, writer)),
+            chain_end: Mutex::new(ChainEnd::new(dir.clone(), written, compacting, writer)),
             queue: Arc::new(Queue::new(highest, restored)),
             hooks: Mutex::new(options.hooks),
             turn: Mutex::new(()),

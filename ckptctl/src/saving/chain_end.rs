@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use super::Compacting;
+use super::Tending;
 use crate::arena::Arena;
 use crate::error::Error;
 use crate::store;
@@ -29,6 +31,7 @@ pub(crate) struct ChainEnd {
     /// None when the last one could not undo a failed append: then the next one opens the
     /// chain again, which examines what is on the disk.
     writer: Option<Writer>,
+    tending: Tending,
     /// Kept for the next snapshot: nothing is allocated while the program waits.
     buffer: Vec<u8>,
     runs: Vec<PageRange>,
@@ -36,8 +39,14 @@ pub(crate) struct ChainEnd {
 
 impl ChainEnd {
     /// The end of the chain that the writer has, and how another one is opened.
-    pub(crate) fn new(dir: PathBuf, options: store::Options, writer: Writer) -> ChainEnd {
+    pub(crate) fn new(
+        dir: PathBuf,
+        options: store::Options,
+        compacting: Compacting,
+        writer: Writer,
+    ) -> ChainEnd {
         ChainEnd {
+            tending: Tending::new(dir.clone(), options.clone(), compacting),
             dir,
             options,
             writer: Some(writer),
@@ -107,8 +116,10 @@ impl ChainEnd {
         fill: impl FnOnce(&mut PageSink<'_>) -> Result<(), Error>,
     ) -> Result<CommitInfo, Error> {
         let appended = self.writer()?.append_with(meta, fill).cloned();
-        if let Err(Error::Store(StoreError::Poisoned { .. })) = appended {
-            self.writer = None;
+        match (&appended, &mut self.writer) {
+            (Ok(_), Some(writer)) => self.tending.appended(writer),
+            (Err(Error::Store(StoreError::Poisoned { .. })), _) => self.writer = None,
+            _ => {}
         }
         appended
     }

@@ -16,6 +16,7 @@ mod closings;
 mod numbers;
 pub(crate) mod queue;
 mod stats;
+pub(crate) mod tending;
 pub(crate) mod watch;
 pub(crate) mod worker;
 
@@ -26,6 +27,9 @@ pub(crate) use chain_end::ChainEnd;
 pub(crate) use queue::Job;
 pub(crate) use queue::Queue;
 pub use stats::Stats;
+pub use tending::COMPACT;
+pub use tending::Compacting;
+pub(crate) use tending::Tending;
 
 /// Variable that says when a commit returns.
 pub const COMMIT: &str = "CKPT_COMMIT";

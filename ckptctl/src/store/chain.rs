@@ -109,6 +109,12 @@ impl Chain {
         self.scan.segments.iter().map(|segment| segment.len).sum()
     }
 
+    /// Length of all segments but the last one, to which a writer appends.
+    pub(crate) fn closed_bytes(&self) -> u64 {
+        let last = self.scan.segments.last().map_or(0, |last| last.len);
+        self.bytes() - last
+    }
+
     /// Number of segments.
     pub fn segments(&self) -> usize {
         self.scan.segments.len()

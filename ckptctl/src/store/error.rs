@@ -140,6 +140,10 @@ pub enum StoreError {
         why: String,
     },
 
+    /// The system gave no thread.
+    #[error("cannot start a thread: {0}")]
+    NoThread(io::Error),
+
     /// The system refused something.
     #[error("cannot {doing} {}: {source}; {}", path.display(), io_advice(source))]
     Io {

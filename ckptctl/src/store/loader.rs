@@ -140,6 +140,14 @@ impl Loader {
         self
     }
 
+    /// Bytes on the disk of all that will be read.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        let mut last = None;
+        let first_of_run = |piece: &&Piece| last.replace(piece.place()) != Some(piece.place());
+        let runs = self.plan.iter().filter(first_of_run);
+        runs.map(|piece| u64::from(piece.run.stored_len)).sum()
+    }
+
     /// log2 of the page size.
     pub fn page_shift(&self) -> u32 {
         self.page_shift

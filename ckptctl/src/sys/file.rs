@@ -363,11 +363,11 @@ pub(crate) mod fake {
     }
 
     /// What a new thread runs: the body, with what it inherits from this one.
-    pub(crate) fn inherited(body: impl FnOnce() + Send) -> impl FnOnce() + Send {
+    pub(crate) fn inherited<T>(body: impl FnOnce() -> T + Send) -> impl FnOnce() -> T + Send {
         let shared = SHARED.with_borrow(Clone::clone);
         move || {
             SHARED.set(shared);
-            body();
+            body()
         }
     }
 

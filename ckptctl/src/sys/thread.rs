@@ -25,7 +25,10 @@ const OWN_FAULTS: [Signal; 6] = [
 
 /// Starts a thread in which no handler of the program's runs: all signals but those that it
 /// brings upon itself go to other threads.
-pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+pub fn spawn<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
     call(Call::Thread, || {
         with_signals_blocked(|| {
             #[cfg(test)]

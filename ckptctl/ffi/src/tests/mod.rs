@@ -67,6 +67,7 @@ fn defaults() -> ckpt_options {
         after_restore: None,
         after_restore_user: null_mut(),
         compress: null(),
+        compact: null(),
     }
 }
 

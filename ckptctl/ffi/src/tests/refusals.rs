@@ -232,6 +232,27 @@ fn flags_that_are_unknown_or_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn ways_to_compact_that_are_not_there_are_refused() {
+    let place = Place::new();
+    for compact in [c"on", c"1", c"1e3"] {
+        let options = ckpt_options {
+            compact: compact.as_ptr(),
+            ..place.options()
+        };
+        assert_eq!(open_with(&options), Err(-libc::EINVAL), "{compact:?}");
+    }
+    assert!(!place.dir.path().join("chain").exists(), "nothing was made");
+    for compact in [c"off", c"2"] {
+        let options = ckpt_options {
+            compact: compact.as_ptr(),
+            ..place.options()
+        };
+        let ctx = open_with(&options).unwrap();
+        assert_eq!(ckpt_close(ctx), 0);
+    }
+}
+
+#[test]
 fn ways_to_compress_that_are_not_there_are_refused() {
     let place = Place::new();
     for (compress, pack_threads) in [(c"gzip", 0), (c"zstd:99", 0), (c"lz4", 100_000)] {

@@ -2,6 +2,7 @@
 //! Contexts over the comparing tracker, or another in CKPT_TRACKER: the same claims hold for any.
 
 mod background;
+mod compacting;
 mod disk;
 mod failing_saves;
 mod heap;
