@@ -18,6 +18,12 @@ pub(crate) enum Call {
     Map,
     /// `munmap(2)`.
     Unmap,
+    /// `mremap(2)`.
+    Remap,
+    /// `madvise(2)` with this advice.
+    Advise(nix::sys::mman::MmapAdvise),
+    /// `open(2)` of the list of what is mapped.
+    OpenMaps,
     /// `getrandom(2)`.
     Random,
     /// `eventfd2(2)`.

@@ -7,12 +7,13 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 use nix::sys::mman;
+use nix::sys::mman::MRemapFlags;
 use nix::sys::mman::MapFlags;
-use nix::sys::mman::MmapAdvise;
 use nix::sys::mman::ProtFlags;
 
 use super::gate::Call;
 use super::gate::call;
+use super::span::Span;
 
 /// Bytes of a page. The module and the chains count in these.
 pub const PAGE: usize = 4096;
@@ -79,38 +80,53 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Children that are forked from now on do not get it.
-    pub fn keep_from_children(&self) -> io::Result<()> {
-        // SAFETY: The range is ours; for this process nothing changes.
-        let done = unsafe { mman::madvise(self.base.cast(), self.len, MmapAdvise::MADV_DONTFORK) };
-        Ok(done?)
+    /// A part of an arena, shared, somewhere.
+    pub fn part(fd: BorrowedFd<'_>, offset: usize, len: usize) -> io::Result<Mapping> {
+        Self::map(0, len, MapFlags::MAP_SHARED, |base, len, prot, flags| {
+            // SAFETY: Replaces no mapping.
+            unsafe { mman::mmap(base, len, prot, flags, fd, offset as i64) }
+        })
     }
 
-    /// Its pages are pages from now on, not parts of larger ones.
-    pub fn without_huge_pages(&self) -> io::Result<()> {
-        let (base, advice) = (self.base.cast(), MmapAdvise::MADV_NOHUGEPAGE);
-        // SAFETY: The range is ours, and its content stays the same.
-        match unsafe { mman::madvise(base, self.len, advice) } {
-            // A kernel that has no huge pages does not know the advice.
-            Err(nix::errno::Errno::EINVAL) => Ok(()),
-            done => Ok(done?),
+    /// Puts its memory in the place of what is mapped in a span of the same length, at once: who
+    /// looks there finds the one or the other.
+    ///
+    /// # Errors
+    ///
+    /// The mapping comes back. What was in the span may be gone, if the kernel has run out of
+    /// memory at the wrong moment.
+    ///
+    /// # Safety
+    ///
+    /// Nobody relies on what was mapped there.
+    pub unsafe fn put_over(self, span: Span) -> Result<(), (Mapping, io::Error)> {
+        assert_eq!(self.len, span.len);
+        let flags = MRemapFlags::MREMAP_MAYMOVE | MRemapFlags::MREMAP_FIXED;
+        let (from, to) = (self.base.cast(), Some(span.base.cast()));
+        let done = call(Call::Remap, || {
+            // SAFETY: The range moved is ours; as to the other, see this function's contract.
+            Ok(unsafe { mman::mremap(from, self.len, self.len, flags, to) }?)
+        });
+        match done {
+            Ok(_) => {
+                // Nothing is left here, and there it belongs to whoever the span belongs to.
+                std::mem::forget(self);
+                Ok(())
+            }
+            Err(error) => Err((self, error)),
         }
     }
 
-    /// Copies a part of it, whole words, to the end of some bytes. Threads of the program may
-    /// write to it meanwhile: then it is neither what was there before nor after.
-    pub fn append_to(&self, bytes: &mut Vec<u8>, offset: usize, len: usize) {
-        const WORD: usize = size_of::<u64>();
-        assert!(offset % WORD == 0 && len % WORD == 0);
-        assert!(offset <= self.len && len <= self.len - offset);
-        // SAFETY: Within the mapping.
-        let from: NonNull<u64> = unsafe { self.base.add(offset) }.cast();
-        bytes.reserve(len);
-        for word in 0..len / WORD {
-            // SAFETY: Within the mapping, which is readable, and aligned. Volatile, as others
-            // may write.
-            let value = unsafe { from.add(word).read_volatile() };
-            bytes.extend_from_slice(&value.to_ne_bytes());
+    /// Leaves it mapped for good.
+    pub fn leave(self) {
+        std::mem::forget(self);
+    }
+
+    /// Its addresses.
+    pub fn span(&self) -> Span {
+        Span {
+            base: self.base,
+            len: self.len,
         }
     }
 

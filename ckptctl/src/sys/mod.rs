@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Every system call of this crate.
 //!
-//! The calls of the chain are in [`file`], the others in [`device`], [`event`], [`memory`],
-//! [`pagemap`], [`process`], [`thread`] and [`userfault`]. Both kinds go through a gate, at which
+//! The calls of the chain are in [`file`], the others in [`device`], [`event`], [`maps`],
+//! [`memory`], [`pagemap`], [`process`], [`span`], [`thread`] and [`userfault`]. Both kinds go through a gate, at which
 //! a test can make any call fail. What only the tool needs, to run other programs, does not.
 
 pub mod abi;
@@ -19,11 +19,13 @@ mod gate;
 pub mod handover;
 #[cfg(feature = "cli")]
 pub mod limits;
+pub mod maps;
 pub mod memory;
 pub mod pagemap;
 pub mod process;
 #[cfg(feature = "cli")]
 pub mod signals;
+pub mod span;
 pub mod thread;
 pub mod userfault;
 #[cfg(feature = "cli")]

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Threads of the library's own.
+//! Threads: those of the library's own, and the one that calls.
 
 use std::io;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::thread;
 use std::thread::JoinHandle;
 
+use nix::libc;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::SigmaskHow;
 use nix::sys::signal::Signal;
@@ -49,6 +52,24 @@ fn with_signals_blocked<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<
     let started = start();
     before.thread_set_mask()?;
     started
+}
+
+/// The addresses of this thread's stack; none where that is not told.
+pub fn own_stack() -> Range<u64> {
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let (mut start, mut len) = (std::ptr::null_mut(), 0);
+    // SAFETY: The attributes are made by the first call, and destroyed if they were.
+    unsafe {
+        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
+            return 0..0;
+        }
+        let told = libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut start, &raw mut len);
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        match told {
+            0 => start as u64..start as u64 + len as u64,
+            _ => 0..0,
+        }
+    }
 }
 
 /// Processors that this process may use.

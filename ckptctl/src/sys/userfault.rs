@@ -14,7 +14,7 @@ use nix::libc;
 
 use super::gate::Call;
 use super::gate::call;
-use super::memory::Mapping;
+use super::span::Span;
 
 const DEVICE: &str = "/dev/userfaultfd";
 
@@ -31,6 +31,12 @@ struct Register {
     len: u64,
     mode: u64,
     ioctls: u64,
+}
+
+#[repr(C)]
+struct Range {
+    start: u64,
+    len: u64,
 }
 
 /// UFFD_USER_MODE_ONLY: all that users without privileges may have. Faults of the kernel would
@@ -51,6 +57,8 @@ const NEW: libc::Ioctl = libc::_IO(API as u32, 0x00);
 const SET_UP: libc::Ioctl = libc::_IOWR::<Api>(API as u32, 0x3F);
 /// UFFDIO_REGISTER.
 const REGISTER: libc::Ioctl = libc::_IOWR::<Register>(API as u32, 0x00);
+/// UFFDIO_UNREGISTER.
+const UNREGISTER: libc::Ioctl = libc::_IOR::<Range>(API as u32, 0x01);
 
 /// Memory that can be protected, for as long as this lives.
 #[derive(Debug)]
@@ -72,11 +80,20 @@ impl Userfault {
         Ok(Userfault { fd })
     }
 
-    /// Lets the pages of a mapping be protected. None is, so far.
-    pub fn register(&self, mapping: &Mapping) -> io::Result<()> {
+    /// Takes a span out again. None of its pages is protected any more.
+    pub fn unregister(&self, span: Span) -> io::Result<()> {
+        let mut range = Range {
+            start: span.base().as_ptr() as u64,
+            len: span.len_bytes() as u64,
+        };
+        command(&self.fd, UNREGISTER, &mut range)
+    }
+
+    /// Lets the pages of a span be protected. None is, so far.
+    pub fn register(&self, span: Span) -> io::Result<()> {
         let mut register = Register {
-            start: mapping.base().as_ptr() as u64,
-            len: mapping.len_bytes() as u64,
+            start: span.base().as_ptr() as u64,
+            len: span.len_bytes() as u64,
             mode: MODE_WP,
             ioctls: 0,
         };

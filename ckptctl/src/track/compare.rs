@@ -6,16 +6,21 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::Adoptions;
 use super::Committed;
 use super::Frozen;
 use super::Geometry;
 use super::PageRange;
 use super::Snapshot;
 use super::Tracker;
+use super::Wins;
+use super::adoptions;
+use super::adoptions::system;
 use super::push_page;
 use crate::error::Error;
 use crate::sys::memory::Mapping;
 use crate::sys::memory::PAGE;
+use crate::sys::span::Span;
 
 const WORDS: usize = PAGE / size_of::<u64>();
 
@@ -33,6 +38,7 @@ struct Kept {
 /// An arena in ordinary memory, and what was in it at the last commit.
 pub(super) struct Compare {
     mapping: Mapping,
+    adoptions: Adoptions,
     epoch: u64,
     kept: BTreeMap<u64, Kept>,
 }
@@ -44,26 +50,21 @@ impl Compare {
             Mapping::anonymous(base, len).map_err(|error| super::map_error(geometry, error))?;
         // As with the module: an arena is not for children.
         mapping
+            .span()
             .keep_from_children()
-            .map_err(|source| Error::System {
-                doing: "keep the arena from children",
-                source,
-            })?;
+            .map_err(system("keep the arena from children"))?;
         Ok(Compare {
             mapping,
+            adoptions: Adoptions::default(),
             epoch: geometry.epoch,
             kept: BTreeMap::new(),
         })
     }
 
     /// What a page is now, if that is not what it was in the last commit.
-    fn changed(&self, page: u64) -> Option<Content> {
+    fn changed(&self, page: u64, now: NonNull<u64>) -> Option<Content> {
         const ZERO: &[u64; WORDS] = &[0; WORDS];
         let before = self.kept.get(&page).map_or(ZERO, |kept| &kept.content);
-        let offset = page as usize * PAGE;
-        assert!(offset < self.mapping.len_bytes());
-        // SAFETY: The page lies in the mapping.
-        let now: NonNull<u64> = unsafe { self.mapping.base().add(offset).cast() };
         // SAFETY: Within the page, and aligned. Threads of the program may write the page
         // meanwhile, so it is read by volatile loads.
         let word = |at: usize| unsafe { now.add(at).read_volatile() };
@@ -74,10 +75,15 @@ impl Compare {
     fn close(&mut self, used: &[PageRange]) -> Committed {
         let begun = Instant::now();
         self.epoch += 1;
-        for page in used.iter().cloned().flatten() {
-            if let Some(content) = self.changed(page) {
-                let stamp = self.epoch;
-                self.kept.insert(page, Kept { stamp, content });
+        let places = used.iter().flat_map(|pages| self.places(pages.clone()));
+        for (pages, start) in places.collect::<Vec<_>>() {
+            for (at, page) in pages.enumerate() {
+                // SAFETY: The page lies where the arena's pages are.
+                let now = unsafe { start.add(at * PAGE) }.cast();
+                if let Some(content) = self.changed(page, now) {
+                    let stamp = self.epoch;
+                    self.kept.insert(page, Kept { stamp, content });
+                }
             }
         }
         Committed {
@@ -99,6 +105,41 @@ impl Tracker for Compare {
 
     fn mapping(&self) -> &Mapping {
         &self.mapping
+    }
+
+    fn places(&self, pages: PageRange) -> Vec<(PageRange, NonNull<u8>)> {
+        self.adoptions.places(&self.mapping, pages)
+    }
+
+    fn adoptions(&self) -> &Adoptions {
+        &self.adoptions
+    }
+
+    /// The memory stays what it is, and is where the pages are. Those of the arena's own addresses
+    /// are not used.
+    fn adopt(&mut self, pages: PageRange, memory: Span, wins: Wins) -> Result<(), Error> {
+        let keep = memory.keep_from_children();
+        keep.map_err(system("keep the memory from children"))?;
+        if wins == Wins::Pages {
+            let here = adoptions::part(&self.mapping, &pages);
+            // SAFETY: Nobody uses either, and what was in the memory is not wanted.
+            unsafe {
+                adoptions::copy(here, memory);
+                // A copy that stays costs memory, and nothing else.
+                let _ = here.discard();
+            }
+        }
+        self.adoptions.add(pages, memory);
+        Ok(())
+    }
+
+    fn release(&mut self, pages: PageRange) -> Result<(), Error> {
+        if let Some(memory) = self.adoptions.find(&pages) {
+            let give = memory.give_to_children();
+            give.map_err(system("give adopted memory back"))?;
+            self.adoptions.remove(&pages);
+        }
+        Ok(())
     }
 
     fn reserve(&mut self, _pages: u64) -> Result<(), Error> {

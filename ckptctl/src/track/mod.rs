@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Trackers: who owns an arena's memory and knows which of its pages changed.
 
+mod adoptions;
 mod choice;
 mod compare;
 mod module;
@@ -9,10 +10,14 @@ mod stamps;
 
 use std::io;
 use std::ops::Range;
+use std::ptr::NonNull;
 
 use crate::error::Error;
 use crate::sys::device::ArenaFd;
 use crate::sys::memory::Mapping;
+use crate::sys::span::Span;
+pub use adoptions::Adoption;
+pub use adoptions::Adoptions;
 pub use choice::Choice;
 pub use choice::MODULE_GIVES;
 pub(crate) use choice::adopt;
@@ -38,6 +43,24 @@ pub trait Tracker: Send {
 
     /// The memory.
     fn mapping(&self) -> &Mapping;
+
+    /// Where pages are read and written, in order.
+    fn places(&self, pages: PageRange) -> Vec<(PageRange, NonNull<u8>)>;
+
+    /// Memory of the program's that is the arena's now.
+    fn adoptions(&self) -> &Adoptions;
+
+    /// Makes memory of the program's pages of the arena: what is written there from now on is
+    /// told as theirs, and they are what is there. Nobody writes to either meanwhile. When it
+    /// fails all is as it was, and pages that were zero are.
+    ///
+    /// The memory is private, has no file, is neither locked nor adopted, and the pages are as
+    /// many and not adopted.
+    fn adopt(&mut self, pages: PageRange, memory: Span, wins: Wins) -> Result<(), Error>;
+
+    /// Makes adopted memory the program's own again, with what is in it now. Nobody uses it
+    /// meanwhile. What the pages are then is not said.
+    fn release(&mut self, pages: PageRange) -> Result<(), Error>;
 
     /// Sees to it that `pages` pages in all can be touched.
     fn reserve(&mut self, pages: u64) -> Result<(), Error>;
@@ -70,6 +93,15 @@ pub trait Tracker: Send {
     fn snapshot_costs(&self) -> Result<SnapshotCosts, Error> {
         Ok(SnapshotCosts::default())
     }
+}
+
+/// Whose content it is, when memory is adopted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wins {
+    /// The memory's: the pages are new, and zero.
+    Memory,
+    /// The pages': they were restored.
+    Pages,
 }
 
 /// What became of a commit with a snapshot.

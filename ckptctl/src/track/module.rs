@@ -4,9 +4,11 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
 
 use nix::libc;
 
+use super::Adoptions;
 use super::Committed;
 use super::Frozen;
 use super::Geometry;
@@ -14,6 +16,9 @@ use super::PageRange;
 use super::Snapshot;
 use super::SnapshotCosts;
 use super::Tracker;
+use super::Wins;
+use super::adoptions;
+use super::adoptions::system;
 use super::push_run;
 use crate::error::Error;
 use crate::sys::device::ArenaFd;
@@ -21,6 +26,7 @@ use crate::sys::device::Device;
 use crate::sys::device::SnapshotFd;
 use crate::sys::memory::Mapping;
 use crate::sys::memory::PAGE;
+use crate::sys::span::Span;
 
 /// The first version of the kernel's ABI that has snapshots.
 const SNAPSHOTS_SINCE: u32 = 2;
@@ -29,6 +35,7 @@ const SNAPSHOTS_SINCE: u32 = 2;
 pub(super) struct Module {
     arena: ArenaFd,
     mapping: Mapping,
+    adoptions: Adoptions,
     abi_version: u32,
 }
 
@@ -60,6 +67,7 @@ impl Module {
         Ok(Module {
             arena,
             mapping,
+            adoptions: Adoptions::default(),
             abi_version,
         })
     }
@@ -76,6 +84,63 @@ impl Tracker for Module {
 
     fn mapping(&self) -> &Mapping {
         &self.mapping
+    }
+
+    /// By the arena's own addresses, which are there whatever is done to adopted memory.
+    fn places(&self, pages: PageRange) -> Vec<(PageRange, NonNull<u8>)> {
+        let at = adoptions::part(&self.mapping, &pages).base();
+        vec![(pages, at)]
+    }
+
+    fn adoptions(&self) -> &Adoptions {
+        &self.adoptions
+    }
+
+    /// Maps the pages a second time, where the memory is. Writes by either way are told.
+    fn adopt(&mut self, pages: PageRange, memory: Span, wins: Wins) -> Result<(), Error> {
+        let here = adoptions::part(&self.mapping, &pages);
+        let offset = pages.start as usize * PAGE;
+        let view = Mapping::part(self.arena.as_fd(), offset, memory.len_bytes())
+            .map_err(system("map a part of the arena"))?;
+        if wins == Wins::Memory {
+            // SAFETY: The pages are new, and nobody writes to the memory.
+            unsafe { adoptions::copy(memory, view.span()) };
+        }
+        // SAFETY: What is there has been copied, or is not wanted.
+        if let Err((view, source)) = unsafe { view.put_over(memory) } {
+            if let Ok(lost) = Mapping::anonymous(memory.base().as_ptr() as usize, here.len_bytes())
+            {
+                // The kernel has taken the memory away before it failed.
+                // SAFETY: It is new.
+                unsafe { adoptions::copy(view.span(), lost.span()) };
+                lost.leave();
+            }
+            if wins == Wins::Memory {
+                // SAFETY: Nobody knows of these pages.
+                unsafe { adoptions::clear(view.span()) };
+            }
+            return Err(system("map the arena in place of the memory")(source));
+        }
+        // Pages are looked up at one place from now on. Not needed, but tracking is cheaper.
+        // SAFETY: Nobody uses them here.
+        let _ = unsafe { here.discard() };
+        self.adoptions.add(pages, memory);
+        Ok(())
+    }
+
+    fn release(&mut self, pages: PageRange) -> Result<(), Error> {
+        let Some(memory) = self.adoptions.find(&pages) else {
+            return Ok(());
+        };
+        let own = Mapping::anonymous(0, memory.len_bytes())
+            .map_err(system("find memory for what was adopted"))?;
+        // SAFETY: Nobody knows of the one, and nobody writes to the other.
+        unsafe { adoptions::copy(memory, own.span()) };
+        // SAFETY: The arena has these pages still, and what was in them has been copied.
+        unsafe { own.put_over(memory) }
+            .map_err(|(_, source)| system("give adopted memory back")(source))?;
+        self.adoptions.remove(&pages);
+        Ok(())
     }
 
     fn reserve(&mut self, pages: u64) -> Result<(), Error> {

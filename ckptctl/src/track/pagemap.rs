@@ -8,23 +8,29 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::Adoptions;
 use super::Committed;
 use super::Frozen;
 use super::Geometry;
 use super::PageRange;
 use super::Snapshot;
 use super::Tracker;
+use super::Wins;
+use super::adoptions;
+use super::adoptions::system;
 use super::push_run;
 use super::stamps::Stamps;
 use crate::error::Error;
 use crate::sys::memory::Mapping;
 use crate::sys::memory::PAGE;
 use crate::sys::pagemap;
+use crate::sys::span::Span;
 use crate::sys::userfault::Userfault;
 
 /// Pages that all snapshots of an arena hold at most. The kernel freezes none, so they are
@@ -35,8 +41,9 @@ const COPIED_MAX: u64 = (64 << 20) / PAGE as u64;
 pub(super) struct Pagemap {
     mapping: Mapping,
     pagemap: pagemap::Pagemap,
-    /// The mapping is watched for as long as it lives.
-    _userfault: Userfault,
+    adoptions: Adoptions,
+    /// The mapping is watched for as long as it lives, and so is what was adopted.
+    userfault: Userfault,
     epoch: u64,
     stamps: Stamps,
     /// A scan failed, which may have protected pages without telling them: every page counts
@@ -60,26 +67,20 @@ impl Pagemap {
         let mapping =
             Mapping::anonymous(base, len).map_err(|error| super::map_error(geometry, error))?;
         // As with the module: an arena is not for children.
-        mapping
-            .keep_from_children()
-            .map_err(|source| Error::System {
-                doing: "keep the arena from children",
-                source,
-            })?;
+        let span = mapping.span();
+        span.keep_from_children()
+            .map_err(system("keep the arena from children"))?;
         // Pages are told one by one.
-        mapping
-            .without_huge_pages()
-            .map_err(|source| Error::System {
-                doing: "keep huge pages out of the arena",
-                source,
-            })?;
+        span.without_huge_pages()
+            .map_err(system("keep huge pages out of the arena"))?;
         userfault
-            .register(&mapping)
+            .register(span)
             .map_err(unsupported("watch writes by userfaultfd"))?;
         let mut tracker = Pagemap {
             mapping,
             pagemap,
-            _userfault: userfault,
+            adoptions: Adoptions::default(),
+            userfault,
             epoch: geometry.epoch,
             stamps: Stamps::default(),
             unsure: false,
@@ -93,13 +94,24 @@ impl Pagemap {
 
     /// Stamps what changed in some pages with the epoch that is open, and watches them anew.
     fn scan(&mut self, pages: PageRange) -> io::Result<()> {
-        let base = self.mapping.base().as_ptr() as u64;
+        for (pages, start) in self.places(pages) {
+            self.scan_place(pages, start)?;
+        }
+        Ok(())
+    }
+
+    /// The same for pages that are one behind the other from `start` on.
+    fn scan_place(&mut self, pages: PageRange, start: NonNull<u8>) -> io::Result<()> {
         let page = PAGE as u64;
+        // Where page 0 would be. It need not be an address.
+        let base = (start.as_ptr() as u64).wrapping_sub(pages.start * page);
         let (stamps, unsure, epoch) = (&mut self.stamps, self.unsure, self.epoch + 1);
         let mut next = pages.start;
-        let addresses = base + pages.start * page..base + pages.end * page;
+        let address = |number: u64| base.wrapping_add(number * page);
+        let number = |address: u64| address.wrapping_sub(base) / page;
+        let addresses = address(pages.start)..address(pages.end);
         self.pagemap.scan(addresses, |found, written| {
-            let found = (found.start - base) / page..(found.end - base) / page;
+            let found = number(found.start)..number(found.end);
             stamps.vacate(next..found.start, epoch);
             next = found.end;
             if written || unsure {
@@ -132,9 +144,12 @@ impl Pagemap {
 
     fn copy(&self, ranges: Vec<PageRange>, count: u64) -> Copied {
         let mut bytes = Vec::with_capacity(count as usize * PAGE);
-        for run in &ranges {
-            let (first, len) = (run.start as usize, (run.end - run.start) as usize);
-            self.mapping.append_to(&mut bytes, first * PAGE, len * PAGE);
+        let places = ranges.iter().flat_map(|run| self.places(run.clone()));
+        for (pages, start) in places {
+            let len = (pages.end - pages.start) as usize * PAGE;
+            // SAFETY: The arena's pages are there.
+            let span = unsafe { Span::new(start, len) };
+            span.append_to(&mut bytes, 0, len);
         }
         Copied {
             bytes,
@@ -153,6 +168,53 @@ impl Tracker for Pagemap {
 
     fn mapping(&self) -> &Mapping {
         &self.mapping
+    }
+
+    fn places(&self, pages: PageRange) -> Vec<(PageRange, NonNull<u8>)> {
+        self.adoptions.places(&self.mapping, pages)
+    }
+
+    fn adoptions(&self) -> &Adoptions {
+        &self.adoptions
+    }
+
+    /// The memory stays what it is, and is where the pages are. Those of the arena's own addresses
+    /// are not used.
+    fn adopt(&mut self, pages: PageRange, memory: Span, wins: Wins) -> Result<(), Error> {
+        // Larger pages that are there already become small ones when they are written.
+        memory
+            .without_huge_pages()
+            .map_err(system("keep huge pages out of the memory"))?;
+        memory
+            .keep_from_children()
+            .map_err(system("keep the memory from children"))?;
+        if let Err(source) = self.userfault.register(memory) {
+            // It was not kept from them before.
+            let _ = memory.give_to_children();
+            return Err(system("watch the memory by userfaultfd")(source));
+        }
+        if wins == Wins::Pages {
+            let here = adoptions::part(&self.mapping, &pages);
+            // SAFETY: Nobody uses either, and what was in the memory is not wanted.
+            unsafe {
+                adoptions::copy(here, memory);
+                // A copy that stays costs memory, and nothing else.
+                let _ = here.discard();
+            }
+        }
+        self.adoptions.add(pages, memory);
+        Ok(())
+    }
+
+    fn release(&mut self, pages: PageRange) -> Result<(), Error> {
+        if let Some(memory) = self.adoptions.find(&pages) {
+            self.userfault
+                .unregister(memory)
+                .and_then(|()| memory.give_to_children())
+                .map_err(system("give adopted memory back"))?;
+            self.adoptions.remove(&pages);
+        }
+        Ok(())
     }
 
     fn reserve(&mut self, _pages: u64) -> Result<(), Error> {

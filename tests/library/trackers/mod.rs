@@ -2,6 +2,7 @@
 //! Claims about every tracker. On the host `ckptctl/tests/trackers.rs` tries them with those that
 //! the machine has, in the test VM `tests/guest.d/40-library` does, with all.
 
+mod adopting;
 mod pages;
 mod random;
 mod restoring;
@@ -40,6 +41,7 @@ pub fn all() -> impl Iterator<Item = &'static Claim> {
         snapshots::CLAIMS,
         threads::CLAIMS,
         restoring::CLAIMS,
+        adopting::CLAIMS,
     ]
     .into_iter()
     .flatten()
