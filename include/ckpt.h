@@ -230,6 +230,54 @@ int ckpt_region_grow(ckpt_t *ctx, const char *name, size_t len);
 size_t ckpt_region_len(ckpt_t *ctx, const char *name);
 
 /*
+ * Adopts memory that the program has already: it becomes a region, at the address that it has, and is
+ * saved and rolled back from now on as all of the arena is. Whole pages, aligned, outside of the
+ * arena's addresses, of private memory without a file: a static array that is zero to begin with,
+ * what mmap() or an allocator gave. type is the program's own.
+ *
+ *     static alignas(4096) struct table table;
+ *
+ *     int found = ckpt_adopt(ctx, "table", 1, &table, sizeof table);
+ *     if (found == 0)
+ *             first_start(&table);
+ *
+ *   0  it is a new region, with the content that it had
+ *   1  there was one of this name, type, address and length, from this run or by restore: the
+ *      memory has the region's content now, and what it had before is dropped
+ *
+ * ckpt_open() cannot know whether the program has the memory already, so it restores the content
+ * and this call brings it to the address. Until it is made the memory is not what it was, and
+ * pointers to it from elsewhere in the arena lead nowhere. Call it early, with all that the state
+ * points to; ckptctl run gives the program the same addresses each time. A mapping of the
+ * program's own wants a fixed address (MAP_FIXED_NOREPLACE).
+ *
+ * As long as the context is open the memory stays mapped as it is: no munmap(), mremap() or free().
+ * mprotect() is fine for pages that nobody writes meanwhile, if they stay readable. A child does
+ * not have it, as it does not have the arena. ckpt_close() makes it ordinary memory again, with
+ * the content that it has then.
+ *
+ * Going back to an epoch takes adopted memory along. One that it was no part of then is the
+ * program's again and keeps its content; one that it is no part of now comes back by adopting it.
+ *
+ * The call waits until all threads are out, and holds those that enter (ckpt_enter()). A program
+ * that does not use that sees to it that no thread uses the memory during the call: a write at that
+ * time may be lost. It may be made from hooks, but CKPT_AFTER_COMMIT.
+ *
+ * When it fails the memory is as it was.
+ *
+ *   -EINVAL      not whole pages, nothing mapped there, bad name
+ *   -EEXIST      the region of this name has another type, address or length
+ *   -EADDRINUSE  it overlaps the arena, or another region that was adopted
+ *   -EOPNOTSUPP  memory of another kind: of a file, shared, locked, of huge pages, with a
+ *                protection key, a stack, watched by a userfaultfd, not writable, or executable
+ *   -ENOSPC      the arena has no address space left, or no place for another region (512)
+ *   -ENOMEM      no memory, or RLIMIT_MEMLOCK is too low. The module keeps the pages: for a moment
+ *                it takes the memory twice
+ *   -EDEADLK     called by a thread that has entered, or from a hook CKPT_AFTER_COMMIT
+ */
+int ckpt_adopt(ckpt_t *ctx, const char *name, uint32_t type, void *addr, size_t len);
+
+/*
  * Memory of the arena, as malloc(3) and its kin give it, aligned to 16 bytes. The allocator's
  * whole state is in the arena, so what was allocated is still allocated after a restore. It
  * lives in the region "heap", which grows as needed, up to half of the arena. NULL when there

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A context: one arena, one chain, and what moves state between them.
 
+mod adopting;
 mod callers;
 mod commit;
 mod opening;
@@ -341,6 +342,9 @@ impl Drop for Open {
             // It ends when everything is saved or given up; its panics are caught.
             let _ = worker.join();
         }
+        // The arena goes, the program's memory stays. Without memory for that it keeps the
+        // arena's pages.
+        let _ = lock(&self.shared.inner).arena.release_all_but(&[]);
         // Nothing is on its way any more.
         self.shared.queue.ended();
         if let Some(supervisor) = &self.shared.supervisor {

@@ -222,6 +222,45 @@ pub enum Error {
         wanted: u32,
     },
 
+    /// A region of this name is elsewhere, or of another length.
+    #[error(
+        "region {name} is {has_len} bytes {has_place}, not {len} bytes at {address:#x}: use another name, or have the memory where and as long as it was: under `ckptctl run` it is at the same address each time"
+    )]
+    RegionPlace {
+        /// The region.
+        name: String,
+        /// Its length in bytes.
+        has_len: u64,
+        /// Where it is.
+        has_place: String,
+        /// Length of the memory that was to be adopted.
+        len: u64,
+        /// Its address.
+        address: u64,
+    },
+
+    /// Memory is in the arena already.
+    #[error(
+        "the memory from {start:#x} to {end:#x} overlaps {what}, which is in the arena already: adopt other memory"
+    )]
+    Overlap {
+        /// First address.
+        start: u64,
+        /// Behind the last address.
+        end: u64,
+        /// What of the arena.
+        what: String,
+    },
+
+    /// Memory is of a kind that cannot be adopted.
+    #[error("the memory at {address:#x} cannot be adopted: {why}")]
+    NotAdoptable {
+        /// Where it is not what it would have to be.
+        address: u64,
+        /// What it is, and what to do.
+        why: String,
+    },
+
     /// There is no region of this name.
     #[error("there is no region {0}: make it first")]
     NoRegion(String),
@@ -288,7 +327,7 @@ impl Error {
             Error::DeviceAccess(source) | Error::Scan(source) => of(source),
             Error::NoPagemap { .. } => libc::EOPNOTSUPP,
             Error::Module { source, .. } | Error::System { source, .. } => of(source),
-            Error::AddressTaken { .. } => libc::EADDRINUSE,
+            Error::AddressTaken { .. } | Error::Overlap { .. } => libc::EADDRINUSE,
             Error::Map { .. } | Error::Memlock { .. } | Error::HeapFull(_) => libc::ENOMEM,
             Error::Store(error) => store_errno(error),
             Error::OtherProgram { .. } | Error::Moved { .. } | Error::Layout(_) => libc::ENOEXEC,
@@ -298,7 +337,8 @@ impl Error {
             Error::TimedOut { .. } => libc::ETIMEDOUT,
             Error::FromHook(_) | Error::Inside(_) => libc::EDEADLK,
             Error::Forked { .. } => libc::EPERM,
-            Error::RegionType { .. } => libc::EEXIST,
+            Error::RegionType { .. } | Error::RegionPlace { .. } => libc::EEXIST,
+            Error::NotAdoptable { .. } => libc::EOPNOTSUPP,
             Error::NoRegion(_) => libc::ENOENT,
             Error::OutputsFull(_) => libc::EAGAIN,
             Error::OutputsEnded => libc::ESHUTDOWN,

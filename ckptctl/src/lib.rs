@@ -23,6 +23,7 @@ pub mod sys;
 pub mod track;
 pub mod warm;
 
+pub use arena::Adopted;
 pub use arena::RegionSpec;
 pub use context::CommitReport;
 pub use context::Context;

@@ -41,7 +41,10 @@ fn another_implementation_restores_every_epoch() {
     ]
     .concat();
     text.truncate(6 * PAGE);
-    writer.append(&meta(8, 7), [(20, text.as_slice())]).unwrap();
+    let mut adopted = meta(8, 7);
+    adopted.regions[0].adopted_at = Some(0x7f00_0000_1000);
+    writer.append(&adopted, [(20, text.as_slice())]).unwrap();
+    assert_eq!(writer.chain().get(8).unwrap(), adopted);
     let stored = writer.chain().find(8).unwrap().stored_bytes as usize;
     assert!(
         (2 * PAGE..5 * PAGE).contains(&stored),

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Commits that are saved while the program goes on, without the module.
 
+#[path = "../../tests/library/adopting.rs"]
+mod adopting;
 #[path = "../../tests/library/claims.rs"]
 mod claims;
+#[path = "../../tests/library/refused_memory.rs"]
+mod refused_memory;
 #[path = "../../tests/library/rollbacks.rs"]
 mod rollbacks;
 #[path = "../../tests/library/safe_points.rs"]
@@ -16,6 +20,7 @@ const DIR: &str = "CKPT_TEST_DIR";
 
 fn all() -> impl Iterator<Item = &'static claims::Claim> {
     let all = claims::ANYWHERE.iter().chain(safe_points::ANYWHERE);
+    let all = all.chain(adopting::ANYWHERE);
     all.chain(rollbacks::ANYWHERE)
 }
 

@@ -206,7 +206,7 @@ def up(value, unit):
 
 
 def check_meta(meta, arena_len_pages):
-    at, names, identities = 0, set(), 0
+    at, names, adopted, identities = 0, set(), set(), 0
     while at < len(meta):
         kind, length = struct.unpack_from("<II", meta, at)
         value = meta[at + 8:at + 8 + length]
@@ -225,9 +225,16 @@ def check_meta(meta, arena_len_pages):
             need(flags < 2 and reserved == 0, "the identity's flags")
             need(56 + build_id + path == length and build_id <= 64 and path <= 4096, "the identity")
             identities += 1
+        elif kind == 3:
+            address, name_len, reserved = struct.unpack_from("<QII", value)
+            name = value[16:].decode()
+            need(address > 0 and reserved == 0 and name_len == length - 16, "an adopted region")
+            need(name not in adopted, "a region is adopted twice")
+            adopted.add(name)
         else:
             need(kind < 1 << 31, f"an unknown meta item {kind}")
         at = end
+    need(adopted <= names, "an adopted region is no region")
     need(identities == 1, "not exactly one identity")
 
 

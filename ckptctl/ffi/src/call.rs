@@ -13,10 +13,13 @@ use crate::error::keep;
 
 /// Runs the body of a function that returns a number: 0, or a negative error number.
 pub fn status(body: impl FnOnce() -> Result<(), Failure>) -> c_int {
-    match run(body) {
-        Ok(()) => 0,
-        Err(errno) => -errno,
-    }
+    number(|| body().map(|()| 0))
+}
+
+/// Runs the body of a function that returns a number, which is 0 or above, or a negative error
+/// number.
+pub fn number(body: impl FnOnce() -> Result<c_int, Failure>) -> c_int {
+    run(body).unwrap_or_else(|errno| -errno)
 }
 
 /// Runs the body of a function that returns something else, `neutral` when it fails.

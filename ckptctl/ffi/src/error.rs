@@ -94,7 +94,7 @@ fn meaning(errno: c_int) -> &'static CStr {
         libc::EACCES => c"EACCES: permission denied",
         libc::EFAULT => c"EFAULT: a bug in libckpt",
         libc::EBUSY => c"EBUSY: another program writes to the chain",
-        libc::EEXIST => c"EEXIST: there is a region of another type",
+        libc::EEXIST => c"EEXIST: there is a region of another type, or elsewhere",
         libc::ENODEV => c"ENODEV: there is no /dev/ckpt",
         libc::ENOTDIR => c"ENOTDIR: not a folder",
         libc::EINVAL => c"EINVAL: invalid argument",
@@ -106,11 +106,12 @@ fn meaning(errno: c_int) -> &'static CStr {
         libc::EDEADLK => c"EDEADLK: called from a hook",
         libc::ENOTEMPTY => c"ENOTEMPTY: the folder has other things in it",
         libc::EBADMSG => c"EBADMSG: the chain is damaged",
-        libc::EADDRINUSE => c"EADDRINUSE: the arena's addresses are taken",
+        libc::EADDRINUSE => c"EADDRINUSE: the addresses are taken, or in the arena already",
         libc::EPROTONOSUPPORT => {
             c"EPROTONOSUPPORT: the chain is of a version that this one does not know"
         }
         libc::EDQUOT => c"EDQUOT: disk quota exceeded",
+        libc::EOPNOTSUPP => c"EOPNOTSUPP: memory of this kind cannot be adopted",
         libc::ETIMEDOUT => c"ETIMEDOUT: the epoch is not durable yet, or no output is released",
         libc::ESHUTDOWN => c"ESHUTDOWN: the context was closed",
         libc::ECANCELED => c"ECANCELED: a hook refused, or an output or epoch was taken back",

@@ -101,6 +101,15 @@ unsafe extern "C" {
     pub fn ckpt_region_len(ctx: *mut ckpt_t, name: *const ::core::ffi::c_char) -> usize;
 }
 unsafe extern "C" {
+    pub fn ckpt_adopt(
+        ctx: *mut ckpt_t,
+        name: *const ::core::ffi::c_char,
+        type_: u32,
+        addr: *mut ::core::ffi::c_void,
+        len: usize,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
     pub fn ckpt_malloc(ctx: *mut ckpt_t, size: usize) -> *mut ::core::ffi::c_void;
 }
 unsafe extern "C" {

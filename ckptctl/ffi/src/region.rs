@@ -7,11 +7,14 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::ptr::null_mut;
 
+use ckptctl::Adopted;
 use ckptctl::RegionSpec;
 
 use crate::argument;
+use crate::call::number;
 use crate::call::status;
 use crate::call::value;
+use crate::error::Failure;
 use crate::handle::Handle;
 use crate::header::ckpt_t;
 
@@ -70,6 +73,32 @@ pub unsafe extern "C" fn ckpt_region_len(ctx: *mut ckpt_t, name: *const c_char) 
         // SAFETY: As this function's contract.
         let len = context.region_len(unsafe { argument::name(name) }?)?;
         Ok(len.unwrap_or(0) as usize)
+    })
+}
+
+/// # Safety
+///
+/// As the header says: `name` is NULL or a C string, and the memory is as described there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ckpt_adopt(
+    ctx: *mut ckpt_t,
+    name: *const c_char,
+    kind: u32,
+    addr: *mut c_void,
+    len: usize,
+) -> c_int {
+    number(|| {
+        let context = Handle::from_pointer(ctx).context()?;
+        // SAFETY: As this function's contract.
+        let name = unsafe { argument::name(name) }?;
+        let addr = NonNull::new(addr.cast::<u8>())
+            .ok_or_else(|| Failure::invalid("addr is NULL: point it at the memory to adopt"))?;
+        let memory = NonNull::slice_from_raw_parts(addr, len);
+        // SAFETY: As this function's contract.
+        Ok(match unsafe { context.adopt(name, kind, memory) }? {
+            Adopted::New => 0,
+            Adopted::Found => 1,
+        })
     })
 }
 

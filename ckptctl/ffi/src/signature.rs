@@ -43,6 +43,7 @@ functions! {
     ckpt_region in region(_, _, _, _, _, _);
     ckpt_region_grow in region(_, _, _);
     ckpt_region_len in region(_, _);
+    ckpt_adopt in region(_, _, _, _, _);
     ckpt_malloc in heap(_, _);
     ckpt_calloc in heap(_, _, _);
     ckpt_realloc in heap(_, _, _);

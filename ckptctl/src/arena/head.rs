@@ -29,10 +29,12 @@ pub(super) struct Entry {
     name: [u8; NAME_MAX + 1],
     /// The program's own.
     pub(super) kind: u32,
-    zero: u32,
+    /// 1 for memory that was adopted, else 0.
+    adopted: u32,
     pub(super) offset_pages: u64,
     pub(super) len_pages: u64,
-    pub(super) reserve_pages: u64,
+    /// Of adopted memory its address; its reserve is its length.
+    reserve_pages: u64,
 }
 
 /// The head as it stands in memory.
@@ -73,6 +75,34 @@ impl Entry {
             .unwrap_or(NAME_MAX);
         std::str::from_utf8(&self.name[..len]).unwrap_or_default()
     }
+
+    pub(super) fn reserve_pages(&self) -> u64 {
+        match self.adopted {
+            0 => self.reserve_pages,
+            _ => self.len_pages,
+        }
+    }
+
+    /// Where the program uses it, if it was adopted.
+    pub(super) fn adopted_at(&self) -> Option<u64> {
+        (self.adopted != 0).then_some(self.reserve_pages)
+    }
+
+    /// Says that the program uses it at an address.
+    pub(super) fn note_adopted(&mut self, address: u64) {
+        self.adopted = 1;
+        self.reserve_pages = address;
+    }
+
+    /// Whether it was adopted at an address that can be.
+    fn is_sound(&self) -> bool {
+        let len = self.len_pages.checked_mul(PAGE as u64);
+        self.adopted <= 1
+            && self.adopted_at().is_none_or(|at| {
+                let end = len.and_then(|len| at.checked_add(len));
+                at > 0 && at % PAGE as u64 == 0 && end.is_some()
+            })
+    }
 }
 
 impl Head {
@@ -103,9 +133,10 @@ impl Head {
         }
         let len_pages = len_bytes / PAGE as u64;
         let fits = |entry: &Entry| {
-            let end = entry.offset_pages.checked_add(entry.reserve_pages);
+            let end = entry.offset_pages.checked_add(entry.reserve_pages());
             entry.offset_pages >= HEAD_PAGES
-                && entry.len_pages <= entry.reserve_pages
+                && entry.is_sound()
+                && entry.len_pages <= entry.reserve_pages()
                 && end.is_some_and(|end| end <= self.next_page)
         };
         if self.next_page > len_pages || !self.entries().iter().all(fits) {
@@ -149,6 +180,12 @@ impl Head {
             .find(|entry| entry.name() == name)
     }
 
+    /// Takes the region that was added last out again.
+    pub(super) fn take_back(&mut self) {
+        self.count -= 1;
+        self.next_page = self.entries[self.count as usize].offset_pages;
+    }
+
     /// Pages that no region has reserved.
     pub(super) fn free_pages(&self) -> u64 {
         self.len_bytes / PAGE as u64 - self.next_page
@@ -175,6 +212,7 @@ impl Head {
         entry.name = [0; NAME_MAX + 1];
         entry.name[..name.len()].copy_from_slice(name.as_bytes());
         entry.kind = kind;
+        entry.adopted = 0;
         entry.offset_pages = self.next_page;
         entry.len_pages = len_pages;
         entry.reserve_pages = reserve_pages;
@@ -192,7 +230,8 @@ impl Head {
                 kind: entry.kind,
                 offset_pages: entry.offset_pages,
                 len_pages: entry.len_pages,
-                reserve_pages: entry.reserve_pages,
+                reserve_pages: entry.reserve_pages(),
+                adopted_at: entry.adopted_at(),
             })
             .collect()
     }

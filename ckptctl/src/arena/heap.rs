@@ -235,7 +235,7 @@ impl Heap {
         let reserve = arena
             .head()
             .find(NAME)
-            .map_or(0, |entry| entry.reserve_pages * PAGE as u64);
+            .map_or(0, |entry| entry.reserve_pages() * PAGE as u64);
         // The last step may be shorter than wished.
         let new = match len + step {
             new if new <= reserve => new,

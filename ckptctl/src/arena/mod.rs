@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! An arena as a program sees it: regions at fixed addresses, a heap, a root pointer.
 
+mod adopting;
 mod filling;
 mod head;
 mod heap;
+mod memory_kind;
 mod outside;
 mod rewind;
 
 use std::ptr::NonNull;
 
+pub use adopting::Adopted;
 pub(crate) use filling::Filling;
 pub use head::HEAD_PAGES;
 pub use head::NAME_MAX;
@@ -147,6 +150,12 @@ impl Arena {
             )));
         }
         if let Some(entry) = self.head().find(spec.name).copied() {
+            if let Some(address) = entry.adopted_at() {
+                return Err(Error::Invalid(format!(
+                    "region {} is adopted memory at {address:#x}: find it by ckpt_adopt",
+                    spec.name
+                )));
+            }
             if entry.kind != spec.kind {
                 return Err(Error::RegionType {
                     name: spec.name.to_owned(),
@@ -185,10 +194,10 @@ impl Arena {
         if wanted <= entry.len_pages {
             return Ok(());
         }
-        if wanted > entry.reserve_pages {
+        if wanted > entry.reserve_pages() {
             return Err(Error::RegionFull {
                 name: name.to_owned(),
-                reserve_bytes: entry.reserve_pages * PAGE as u64,
+                reserve_bytes: entry.reserve_pages() * PAGE as u64,
                 wanted_bytes: len_bytes,
             });
         }
@@ -271,16 +280,20 @@ impl Arena {
 
     /// Copies pages out: as many as fit into `to`, from page `first` on.
     pub(crate) fn read_pages(&self, first: u64, to: &mut [u8]) {
-        let offset = first as usize * PAGE;
-        assert!(offset + to.len() <= self.tracker.mapping().len_bytes());
-        let words = to.len() / size_of::<u64>();
-        // SAFETY: The range lies in the arena. A thread of the program that does not keep to
-        // the rules may write meanwhile: volatile loads make that a torn value, not more.
-        unsafe {
-            let from = self.tracker.mapping().base().add(offset).cast::<u64>();
-            let to = to.as_mut_ptr().cast::<u64>();
-            for word in 0..words {
-                to.add(word).write_unaligned(from.add(word).read_volatile());
+        let pages = first..first + (to.len() / PAGE) as u64;
+        let mut rest = to;
+        for (pages, from) in self.tracker.places(pages) {
+            let (to, behind) = rest.split_at_mut((pages.end - pages.start) as usize * PAGE);
+            rest = behind;
+            let words = to.len() / size_of::<u64>();
+            // SAFETY: The range lies in the arena. A thread of the program that does not keep to
+            // the rules may write meanwhile: volatile loads make that a torn value, not more.
+            unsafe {
+                let from = from.cast::<u64>();
+                let to = to.as_mut_ptr().cast::<u64>();
+                for word in 0..words {
+                    to.add(word).write_unaligned(from.add(word).read_volatile());
+                }
             }
         }
     }

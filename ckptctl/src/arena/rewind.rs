@@ -43,13 +43,16 @@ impl Arena {
                 "page {first} of the chain is outside of the arena"
             )));
         }
-        // SAFETY: The range lies in the arena, and nobody else uses it: the
-        // program keeps away from it meanwhile.
-        unsafe {
-            let to = self.tracker.mapping().base().add(offset).as_ptr();
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        let count = (bytes.len() / PAGE) as u64;
+        let mut rest = bytes;
+        for (pages, to) in self.tracker.places(first..first + count) {
+            let (bytes, behind) = rest.split_at((pages.end - pages.start) as usize * PAGE);
+            rest = behind;
+            // SAFETY: The range lies in the arena, and nobody else uses it: the
+            // program keeps away from it meanwhile.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
         }
-        Ok((bytes.len() / PAGE) as u64)
+        Ok(count)
     }
 
     /// Makes pages what is given, without touching those that are that already. Returns how

@@ -101,13 +101,17 @@ fn text(chain: &Chain, commit: &CommitInfo, meta: &CommitMeta, live_pages: u64) 
             Column::Figures("RESERVED"),
         ];
         let rows = meta.regions.iter().map(|region| {
-            let address = meta.arena_base.wrapping_add(region.offset_pages << meta.page_shift);
+            let place = meta.arena_base.wrapping_add(region.offset_pages << meta.page_shift);
+            let address = region.adopted_at.unwrap_or(place);
             vec![
                 region.name.clone(),
                 region.kind.to_string(),
                 format!("{address:#x}"),
                 bytes_of(region.len_pages),
-                bytes_of(region.reserve_pages),
+                match region.adopted_at {
+                    Some(_) => "adopted".into(),
+                    None => bytes_of(region.reserve_pages),
+                },
             ]
         });
         text += "\n";
@@ -133,6 +137,7 @@ fn json(
                 "offset_pages": region.offset_pages,
                 "len_pages": region.len_pages,
                 "reserve_pages": region.reserve_pages,
+                "adopted_at": region.adopted_at,
             })
         })
         .collect();

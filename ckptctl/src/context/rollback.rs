@@ -116,6 +116,8 @@ impl Shared {
         let generation = new_generation()?;
         let changed = Changed::find(&mut inner.arena, chain, &meta, inner.known)?;
         changed.check(chain, to)?;
+        // What that state does not have at its address stays as it is, and is not the arena's.
+        inner.arena.release_all_but(&meta.regions)?;
         inner.undefined = Some(to);
         let count = changed.put_right(&mut inner.arena, chain, &meta, &self.identity);
         let done = count.and_then(|count| Ok((count, inner.arena.commit_reach()?)));

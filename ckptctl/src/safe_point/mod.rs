@@ -135,6 +135,19 @@ impl Threads {
         }
     }
 
+    /// Refuses what cannot be done in a hook behind a commit.
+    pub(crate) fn refuse_while_telling(&self, what: &'static str) -> Result<(), Error> {
+        match self.local()?.tells.get() {
+            false => Ok(()),
+            true => Err(Error::FromHook(what)),
+        }
+    }
+
+    /// Whether this thread has made all others wait outside.
+    pub(crate) fn is_held_here(&self) -> Result<bool, Error> {
+        Ok(self.local()?.holds.get())
+    }
+
     /// Waits until no other thread is inside, and holds those that come. Who calls has the turn,
     /// and is not inside.
     pub(crate) fn hold(&self) -> Result<Held, Error> {

@@ -58,6 +58,8 @@ pub struct RegionEntry {
     pub len_pages: u64,
     /// Address space kept for it, at least its length.
     pub reserve_pages: u64,
+    /// The program uses it at this address, above 0; `None`: at its place in the arena.
+    pub adopted_at: Option<u64>,
 }
 
 /// Which program made the commit.
@@ -77,6 +79,7 @@ pub struct Identity {
 
 const ITEM_REGION: u32 = 1;
 const ITEM_IDENTITY: u32 = 2;
+const ITEM_ADOPTED: u32 = 3;
 /// From here up, an item that is not known must not be skipped.
 const ITEM_MUST_KNOW: u32 = 1 << 31;
 
@@ -100,6 +103,14 @@ struct RegionItem {
     reserve_pages: U64,
     kind: U32,
     name_len: U32,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct AdoptedItem {
+    address: U64,
+    name_len: U32,
+    reserved: U32,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -157,6 +168,18 @@ impl CommitMeta {
                 ITEM_REGION,
                 &[fixed.as_bytes(), region.name.as_bytes()],
             );
+            if let Some(address) = region.adopted_at {
+                let fixed = AdoptedItem {
+                    address: address.into(),
+                    name_len: (region.name.len() as u32).into(),
+                    reserved: 0.into(),
+                };
+                push(
+                    &mut section,
+                    ITEM_ADOPTED,
+                    &[fixed.as_bytes(), region.name.as_bytes()],
+                );
+            }
         }
         push(&mut section, ITEM_IDENTITY, &[&self.identity.encode()]);
         if section.len() as u64 > format::META_MAX_BYTES {
@@ -216,6 +239,9 @@ fn check_regions(
         if !names.insert(region.name.as_str()) {
             return fault("is there twice");
         }
+        if region.adopted_at == Some(0) {
+            return fault("is adopted at address 0");
+        }
     }
     Ok(())
 }
@@ -239,6 +265,7 @@ pub(super) fn decode(
     arena_len_pages: u64,
 ) -> Result<(Vec<RegionEntry>, Identity), &'static str> {
     let mut regions = Vec::new();
+    let mut adopted = Vec::new();
     let mut identity = None;
     while !section.is_empty() {
         let (item, rest) =
@@ -254,6 +281,7 @@ pub(super) fn decode(
         }
         match item.item_type.get() {
             ITEM_REGION => regions.push(decode_region(value)?),
+            ITEM_ADOPTED => adopted.push(decode_adopted(value)?),
             ITEM_IDENTITY if identity.is_some() => {
                 return Err("it has more than one program identity");
             }
@@ -262,6 +290,13 @@ pub(super) fn decode(
             _ => {}
         }
         section = &rest[padded..];
+    }
+    for (name, address) in adopted {
+        let of = regions.iter_mut().find(|region| region.name == name);
+        match of {
+            Some(region) if region.adopted_at.is_none() => region.adopted_at = Some(address),
+            _ => return Err("an address in it is of no region, or of one that has another"),
+        }
     }
     check_regions(&regions, arena_len_pages).map_err(|_| "its region table is not valid")?;
     Ok((regions, identity.ok_or("it has no program identity")?))
@@ -281,7 +316,18 @@ fn decode_region(value: &[u8]) -> Result<RegionEntry, &'static str> {
         offset_pages: fixed.offset_pages.get(),
         len_pages: fixed.len_pages.get(),
         reserve_pages: fixed.reserve_pages.get(),
+        adopted_at: None,
     })
+}
+
+fn decode_adopted(value: &[u8]) -> Result<(String, u64), &'static str> {
+    let (fixed, name) =
+        AdoptedItem::read_from_prefix(value).map_err(|_| "an address in it is cut short")?;
+    if fixed.name_len.get() as usize != name.len() || fixed.reserved.get() != 0 {
+        return Err("an address in it is of a region with a name of another length than it says");
+    }
+    let name = std::str::from_utf8(name).map_err(|_| "a region's name is not UTF-8")?;
+    Ok((name.to_owned(), fixed.address.get()))
 }
 
 fn decode_identity(value: &[u8]) -> Result<Identity, &'static str> {
@@ -309,119 +355,4 @@ fn decode_identity(value: &[u8]) -> Result<Identity, &'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn meta(regions: Vec<RegionEntry>, identity: Identity) -> CommitMeta {
-        CommitMeta {
-            epoch: 1,
-            parent: None,
-            kind: Kind::Commit,
-            generation: [0; 16],
-            time_ns: 0,
-            pause_ns: 0,
-            arena_base: 0,
-            arena_len_pages: 1 << 20,
-            page_shift: 12,
-            regions,
-            identity,
-        }
-    }
-
-    prop_compose! {
-        fn region(at: u64)(
-            name in "[a-z\u{e0}-\u{ff}]{1,40}",
-            kind in any::<u32>(),
-            reserve_pages in 0..100u64,
-            used in 0.0..1.0f64,
-        ) -> RegionEntry {
-            RegionEntry {
-                name: format!("{at}{name}"),
-                kind,
-                offset_pages: at * 100,
-                len_pages: (reserve_pages as f64 * used) as u64,
-                reserve_pages,
-            }
-        }
-    }
-
-    prop_compose! {
-        fn identity()(
-            build_id in prop::collection::vec(any::<u8>(), 0..=64),
-            load_address in any::<u64>(),
-            objects_digest in any::<[u8; 32]>(),
-            path in prop::collection::vec(1..=255u8, 0..100),
-            no_code_pointers in any::<bool>(),
-        ) -> Identity {
-            let path = OsString::from_vec(path).into();
-            Identity { build_id, load_address, objects_digest, path, no_code_pointers }
-        }
-    }
-
-    fn some_meta() -> impl Strategy<Value = CommitMeta> {
-        let regions = (0..20u64).prop_flat_map(|count| (0..count).map(region).collect::<Vec<_>>());
-        (regions, identity()).prop_map(|(regions, identity)| meta(regions, identity))
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_encoded_decodes_to_the_same(meta in some_meta()) {
-            let section = meta.encode().unwrap();
-            prop_assert_eq!(section.len() % 8, 0);
-            let (regions, identity) = decode(&section, meta.arena_len_pages).unwrap();
-            prop_assert_eq!(regions, meta.regions);
-            prop_assert_eq!(identity, meta.identity);
-        }
-
-        // A checksum is no proof: whoever can write a file can make it right.
-        #[test]
-        fn hostile_sections_are_refused_and_do_no_harm(
-            meta in some_meta(),
-            at in any::<prop::sample::Index>(),
-            hostile in prop::collection::vec(any::<u8>(), 1..20),
-            cut in any::<prop::sample::Index>(),
-        ) {
-            let mut section = meta.encode().unwrap();
-            let at = at.index(section.len());
-            let len = hostile.len().min(section.len() - at);
-            section[at..at + len].copy_from_slice(&hostile[..len]);
-            let _ = decode(&section, meta.arena_len_pages);
-            let _ = decode(&section[..cut.index(section.len())], meta.arena_len_pages);
-        }
-    }
-
-    fn with_item(item_type: u32) -> Vec<u8> {
-        let mut section = meta(vec![], Identity::default()).encode().unwrap();
-        push(&mut section, item_type, &[b"from the future"]);
-        section
-    }
-
-    #[test]
-    fn an_unknown_item_is_skipped_unless_it_must_be_known() {
-        assert!(decode(&with_item(77), 1).is_ok());
-        assert!(decode(&with_item(ITEM_MUST_KNOW | 77), 1).is_err());
-    }
-
-    #[test]
-    fn a_record_without_identity_or_with_two_is_refused() {
-        assert!(decode(&[], 1).is_err());
-        let one = meta(vec![], Identity::default()).encode().unwrap();
-        assert!(decode(&[one.clone(), one].concat(), 1).is_err());
-    }
-
-    #[test]
-    fn regions_that_do_not_fit_into_a_record_are_refused() {
-        let many = (0..10_000)
-            .map(|i| RegionEntry {
-                name: format!("{i:0>200}"),
-                kind: 0,
-                offset_pages: i,
-                len_pages: 0,
-                reserve_pages: 0,
-            })
-            .collect();
-        assert!(meta(many, Identity::default()).encode().is_err());
-    }
-}
+mod tests;

@@ -65,6 +65,7 @@ pub fn meta(epoch: u64, parent: impl Into<Option<u64>>) -> CommitMeta {
                 offset_pages: 16,
                 len_pages: 10 + epoch % 20,
                 reserve_pages: 40,
+                adopted_at: None,
             },
             RegionEntry {
                 name: "täble".into(),
@@ -72,6 +73,7 @@ pub fn meta(epoch: u64, parent: impl Into<Option<u64>>) -> CommitMeta {
                 offset_pages: 56,
                 len_pages: 0,
                 reserve_pages: 8,
+                adopted_at: None,
             },
         ],
         identity: Identity {

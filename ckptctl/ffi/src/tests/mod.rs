@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What C programs are promised, tried through the functions they call.
 
+mod adopting;
 mod fork;
 mod hooks;
 mod outputs;

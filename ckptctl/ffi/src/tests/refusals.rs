@@ -24,7 +24,7 @@ pub fn refusals(
     let mut stats = stats_to_fill();
     let mut output = null_mut();
     // SAFETY: Whatever the context is, the other arguments are as the header says.
-    let calls: [(&'static str, &mut dyn FnMut() -> bool); 33] = unsafe {
+    let calls: [(&'static str, &mut dyn FnMut() -> bool); 34] = unsafe {
         [
             ("ckpt_close", &mut || ckpt_close(ctx) == -errno),
             ("ckpt_region", &mut || {
@@ -34,6 +34,9 @@ pub fn refusals(
                 ckpt_region_grow(ctx, name, 1) == -errno
             }),
             ("ckpt_region_len", &mut || ckpt_region_len(ctx, name) == 0),
+            ("ckpt_adopt", &mut || {
+                ckpt_adopt(ctx, name, 1, without_provenance_mut(4096), 4096) == -errno
+            }),
             ("ckpt_malloc", &mut || ckpt_malloc(ctx, 1).is_null()),
             ("ckpt_calloc", &mut || ckpt_calloc(ctx, 1, 1).is_null()),
             ("ckpt_realloc", &mut || {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Contexts over the comparing tracker, or another in CKPT_TRACKER: the same claims hold for any.
 
+mod adopting;
 mod background;
 mod compacting;
 mod disk;
