@@ -198,7 +198,11 @@ fn tend(
         return Ok(());
     };
     let needed = chain.load(newest.epoch)?.stored_bytes();
-    if chain.closed_bytes() <= needed.saturating_mul(times.into()) {
+    // A segment may also be closed because the next one has features that it has not.
+    let least = options
+        .segment_bytes
+        .max(needed.saturating_mul(times.into()));
+    if chain.closed_bytes() < least {
         return Ok(());
     }
     let keep = Keep {

@@ -306,11 +306,13 @@ pub fn check_against(chain: &Chain, images: &Images) -> Vec<u64> {
     let mut lost = Vec::new();
     for (&epoch, image) in images {
         let restored = restore(chain, epoch);
-        let in_parallel = restore_in_parallel(chain, epoch, 2, ARENA_PAGES);
-        assert_eq!(restored.is_ok(), in_parallel.is_ok(), "epoch {epoch}");
+        // Threads cost more than all the rest of this.
+        if images.keys().next_back() == Some(&epoch) {
+            let in_parallel = restore_in_parallel(chain, epoch, 2, ARENA_PAGES);
+            assert_eq!(restored.as_ref().ok(), in_parallel.as_ref().ok());
+        }
         match restored {
             Ok(restored) => {
-                assert!(in_parallel.is_ok_and(|image| image == restored));
                 assert!(
                     restored == *image,
                     "epoch {epoch} was restored to something else"

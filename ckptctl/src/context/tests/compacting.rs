@@ -87,6 +87,19 @@ fn a_chain_that_is_worth_its_size_is_left_alone() {
 }
 
 #[test]
+fn a_chain_of_less_than_a_segment_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let context = open(dir.path());
+    commit_often(&context, 0..20);
+    // What a rollback says needs a segment that announces it.
+    context.rollback(3).unwrap();
+    commit_often(&context, 20..40);
+    assert_eq!(Chain::open(dir.path()).unwrap().segments(), 2);
+    context.close().unwrap();
+    assert_eq!(epochs(dir.path()).len(), 41);
+}
+
+#[test]
 fn commits_go_on_when_the_chain_cannot_be_compacted() {
     let dir = tempfile::tempdir().unwrap();
     let refused = Arc::new(AtomicU64::new(0));
