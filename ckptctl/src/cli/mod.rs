@@ -50,6 +50,7 @@ macro_rules! verbs {
 
 // The order is the help's.
 verbs! {
+    Demo in demo,
     Doctor in doctor,
     Run in run,
     Ps in ps,
