@@ -140,6 +140,22 @@ pub(super) fn part(mapping: &Mapping, pages: &PageRange) -> Span {
     mapping.span().part(first * PAGE, len * PAGE)
 }
 
+/// Brings pages of an arena to the memory that they are in from now on. Those at the arena's own
+/// addresses are not used any more.
+///
+/// # Safety
+///
+/// Nobody uses either, and what was in the memory is not wanted.
+pub(super) unsafe fn bring(mapping: &Mapping, pages: &PageRange, memory: Span) {
+    let here = part(mapping, pages);
+    // SAFETY: As this function's contract.
+    unsafe {
+        copy(here, memory);
+        // A copy that stays costs memory, and nothing else.
+        let _ = here.discard();
+    }
+}
+
 /// An error of the system.
 pub(super) fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::System { doing, source }

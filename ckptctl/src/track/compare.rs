@@ -121,13 +121,8 @@ impl Tracker for Compare {
         let keep = memory.keep_from_children();
         keep.map_err(system("keep the memory from children"))?;
         if wins == Wins::Pages {
-            let here = adoptions::part(&self.mapping, &pages);
             // SAFETY: Nobody uses either, and what was in the memory is not wanted.
-            unsafe {
-                adoptions::copy(here, memory);
-                // A copy that stays costs memory, and nothing else.
-                let _ = here.discard();
-            }
+            unsafe { adoptions::bring(&self.mapping, &pages, memory) };
         }
         self.adoptions.add(pages, memory);
         Ok(())
