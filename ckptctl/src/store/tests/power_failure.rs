@@ -268,16 +268,21 @@ fn fail_at(log: &[Change], moments: RangeInclusive<usize>, ways: u64) -> usize {
     torn
 }
 
-#[test]
-fn no_reported_commit_is_lost_when_the_power_fails() {
+/// Eight commits in several segments.
+fn life() -> Vec<Change> {
     let temp = memory_dir();
-    let log = record(|reported| {
+    record(|reported| {
         let mut writer = open(temp.path(), SEGMENT_BYTES).unwrap();
         for epoch in 1..=8 {
             append(&mut writer, epoch).unwrap();
             reported(epoch);
         }
-    });
+    })
+}
+
+#[test]
+fn no_reported_commit_is_lost_when_the_power_fails() {
+    let log = life();
     let segments = log
         .iter()
         .filter(|change| matches!(change, Change::Rename(..)))
@@ -287,6 +292,31 @@ fn no_reported_commit_is_lost_when_the_power_fails() {
         "the power must fail while segments are begun, too"
     );
     fail_everywhere(&log, 12);
+}
+
+/// A model that finds nothing shows nothing.
+#[test]
+fn a_writer_that_left_any_sync_out_would_be_found_out() {
+    let log = life();
+    let begun = log
+        .iter()
+        .position(|change| matches!(change, Change::Reported(1)));
+    let ended = log
+        .iter()
+        .position(|change| matches!(change, Change::Reported(7)));
+    let mut left_out = 0;
+    for at in begun.unwrap()..ended.unwrap() {
+        if !matches!(log[at], Change::SyncData(_) | Change::SyncDir) {
+            continue;
+        }
+        let mut log = log.clone();
+        let sync = log.remove(at);
+        let moments = at..=(at + 8).min(log.len());
+        let tried = std::panic::catch_unwind(|| fail_at(&log, moments, 40));
+        assert!(tried.is_err(), "nobody misses change {at}, {sync:?}");
+        left_out += 1;
+    }
+    assert!(left_out > 12, "only {left_out} syncs were tried");
 }
 
 #[test]
