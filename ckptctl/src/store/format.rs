@@ -281,7 +281,8 @@ pub struct Layout {
 
 impl Layout {
     pub fn data_off(&self) -> u64 {
-        HEADER_BYTES + self.meta_len
+        // A header that was not examined yet may say anything.
+        HEADER_BYTES.saturating_add(self.meta_len)
     }
 
     pub fn index_off(&self) -> Option<u64> {
