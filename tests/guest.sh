@@ -3,7 +3,7 @@
 # Boots the test VM and runs the tests of tests/guest.d in it, once for each line
 # of tests/guest.runs (or for those named as arguments). Prints a line per test
 # and, last, the counts. Everything is kept in target/test-logs/NAME.
-# CKPT_GUEST_AT_ONCE=N has up to N VMs at the same time; what a run printed is shown when it has ended.
+# CKPT_GUEST_AT_ONCE=N has up to N VMs at the same time; then each result says of which run it is.
 # CKPT_RUN_VM names another program in place of scripts/run-vm.sh.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
@@ -70,7 +70,7 @@ while read -r name rest; do
 		{
 			run "$name" "${fields[@]}" </dev/null
 			echo "$all_passed $all_failed $all_skipped" >"$together/$runs.counts"
-		} >"$together/$runs.out" 2>&1 &
+		} 2>&1 | sed -u -E "s/^(ok|FAIL|skip) .*/&  [$name]/" &
 		pids[runs]=$!
 	else
 		run "$name" "${fields[@]}" </dev/null
@@ -78,7 +78,6 @@ while read -r name rest; do
 done <"${CKPT_GUEST_RUNS:-$here/guest.runs}"
 for number in "${!pids[@]}"; do
 	wait "${pids[number]}" || true
-	cat "$together/$number.out"
 	# A run that left no counts was ended by somebody.
 	counts=(0 1 0)
 	[[ ! -s $together/$number.counts ]] || read -ra counts <"$together/$number.counts"

@@ -7,7 +7,7 @@ here=$(dirname "$(readlink -f "$0")")
 top=$(dirname "$here")
 
 work=$(mktemp -d)
-trap 'rm -rf "$work" "$top/target/test-logs/parser"' EXIT
+trap 'rm -rf "$work" "$top"/target/test-logs/parser{,1,2,3}' EXIT
 echo 'parser 1 64 10 *' >"$work/runs"
 cat >"$work/run-vm" <<END
 #!/bin/bash
@@ -165,6 +165,15 @@ claim a_guest_that_told_no_status_fails 1 '3 passed, 1 failed, 1 skipped' 'statu
 
 change 's/^KTAP/Bail out! no memory/' ktap
 claim a_bail_out_fails 1 '3 passed, 2 failed, 1 skipped' 'Bail out'
+
+# Several VMs at the same time. The directories of logs are theirs, so one name each.
+printf 'parser%d 1 64 10 *\n' 1 2 3 >"$work/runs"
+export CKPT_GUEST_AT_ONCE=2
+claim runs_at_the_same_time_are_counted_together 0 '9 passed, 0 failed, 3 skipped' 'an_id_is_new +\[parser3\]'
+
+change 's/ok 3 - delta/not ok 3 - delta/' ktap
+claim a_failure_in_each_of_them_is_counted 1 '6 passed, 3 failed, 3 skipped' 'FAIL +10-module: delta::is_empty +\[parser2\]'
+unset CKPT_GUEST_AT_ONCE
 
 printf '%d passed, %d failed, 0 skipped\n' $((number - failures)) "$failures"
 ((failures == 0))
