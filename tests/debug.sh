@@ -12,4 +12,4 @@ export CKPT_VM_KERNEL=debug
 "$top/scripts/host-setup.sh" userland kmod vm test
 "$top/scripts/debug-kernel.sh" >/dev/null
 "$top/scripts/build.sh" --vm
-CKPT_GUEST_AT_ONCE=2 CKPT_GUEST_RUNS=$here/guest.debug-runs "$here/guest.sh" "$@"
+CKPT_GUEST_RUNS=$here/guest.debug-runs "$here/guest.sh" "$@"
