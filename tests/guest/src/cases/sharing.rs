@@ -280,6 +280,10 @@ fn a_process_killed_in_the_middle_of_commits_leaves_a_usable_arena(_: &Options) 
         // Somewhere in its work: when it has made some more commits.
         let target = seen + u64::from(round % 4);
         while arena.info()?.epoch < target {
+            if peer.has_ended() {
+                peer.finish()?;
+                return Err(Failure::new("the other ended by itself"));
+            }
             std::thread::yield_now();
         }
         peer.kill()?;
