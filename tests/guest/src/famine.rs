@@ -20,7 +20,10 @@ const ATTEMPTS: usize = 4;
 /// Tests that cannot be tried in this way, and why.
 const NOT_TRIED: &[(&str, &str)] = &[
     ("starved::", "it decides itself what is refused"),
-    ("memcg::", "the shortage that it makes itself is what it is about"),
+    (
+        "memcg::",
+        "the shortage that it makes itself is what it is about",
+    ),
     (
         "module::",
         "it loads the module anew, whose code is then elsewhere than what is refused memory",
