@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The clock that the module tells times by.
+//! The clock that the module tells times by, and that a lease runs by: it is the same for all
+//! processes of a machine, nobody sets it, and it goes on while the machine is suspended.
 
 use std::io;
 

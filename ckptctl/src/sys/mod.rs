@@ -8,7 +8,6 @@
 pub mod abi;
 #[cfg(feature = "cli")]
 pub mod child;
-#[cfg(feature = "cli")]
 pub mod clock;
 pub mod consumers;
 pub mod control;
@@ -17,6 +16,7 @@ pub mod event;
 pub mod file;
 mod gate;
 pub mod handover;
+pub mod lease_page;
 #[cfg(feature = "cli")]
 pub mod limits;
 pub mod maps;
