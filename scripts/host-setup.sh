@@ -50,6 +50,8 @@ for purpose in "$@"; do
 		;;
 	test)
 		tool python3 python3
+		# Tests start their own, in directories and on ports of their own; that of the package is not used.
+		tool etcd etcd-server
 		;;
 	check)
 		tool shellcheck shellcheck

@@ -22,6 +22,12 @@ mod restarts;
 mod sparkline;
 mod supervisor;
 mod target;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "no verb uses it yet; tests/terms.rs does"
+)]
+mod term;
 
 use std::process::ExitCode;
 
