@@ -4,6 +4,8 @@
 
 #[path = "terms/etcd.rs"]
 mod etcd;
+#[path = "terms/gate.rs"]
+mod gate;
 #[path = "terms/node.rs"]
 mod node;
 #[allow(dead_code, unused_imports, reason = "not all of it is asked for here")]
@@ -30,7 +32,9 @@ use rcgen::KeyPair;
 
 use etcd::Certificates;
 use etcd::Etcd;
+use etcd::LONG;
 use etcd::until;
+use gate::Fate;
 use node::Node;
 use node::Word;
 use term::Config;
@@ -281,6 +285,88 @@ fn a_spare_that_was_taken_out_while_it_waited_is_refused_when_the_primary_dies()
     held.set_in_sync(&["left"]).unwrap();
     drop(held);
     assert_eq!(right.word(), Word::NotInSync);
+}
+
+/// What only a request to take the next term, or to change who is in sync, has in it.
+const OF_A_STATE: &str = r#""target":"MOD""#;
+
+#[test]
+fn a_spare_that_is_taken_out_while_it_takes_over_does_not() {
+    let etcd = Etcd::start();
+    let left = found(&etcd.config("left", HOUR_S));
+    left.set_in_sync(&["left", "right"]).unwrap();
+    remove_lease(&etcd);
+    let (fate, come, go) = gate::held();
+    let mut right = etcd.config("right", HOUR_S);
+    right.endpoints = vec![gate::before(&right.endpoints[0], OF_A_STATE, fate)];
+    thread::scope(|scope| {
+        let taking = scope.spawn(|| campaigned(&right));
+        come.recv_timeout(LONG).unwrap();
+        left.set_in_sync(&["left"]).unwrap();
+        go.send(()).unwrap();
+        let outcome = taking.join().unwrap();
+        assert!(matches!(outcome, Outcome::NotInSync(_)), "{outcome:?}");
+    });
+}
+
+#[test]
+fn a_primary_that_comes_back_while_a_spare_takes_over_keeps_its_term() {
+    let etcd = Etcd::start();
+    let (left, term) = left_is_primary(&etcd);
+    let page = left.page();
+    left.signal(Signal::SIGSTOP);
+    until("etcd has removed the lease", || lease(&etcd).is_none());
+    let (fate, come, go) = gate::held();
+    let mut right = etcd.config("right", HOUR_S);
+    right.endpoints = vec![gate::before(&right.endpoints[0], OF_A_STATE, fate)];
+    let stop = Event::new().unwrap();
+    thread::scope(|scope| {
+        let taking = scope.spawn(|| campaign(&right, &stop, |_| {}).unwrap());
+        come.recv_timeout(LONG).unwrap();
+        left.signal(Signal::SIGCONT);
+        until("the page is valid again", || page.is_valid());
+        stop.set();
+        go.send(()).unwrap();
+        let outcome = taking.join().unwrap();
+        assert!(matches!(outcome, Outcome::Stopped), "{outcome:?}");
+    });
+    assert_eq!((page.term(), left.words_so_far()), (term, vec![]));
+    let state = Store::new(&etcd.config("left", HOUR_S)).unwrap().state();
+    assert_eq!(state.unwrap().unwrap().term, term);
+}
+
+#[test]
+fn a_term_that_was_taken_is_held_though_the_answer_was_lost() {
+    let etcd = Etcd::start();
+    found_for(&etcd, &["left"]);
+    let mut config = etcd.config("left", HOUR_S);
+    config.endpoints = vec![gate::before(
+        &config.endpoints[0],
+        OF_A_STATE,
+        Fate::AnswerLost,
+    )];
+    let held = won(&config);
+    assert_eq!((held.term(), held.began_ns()), (2, 0));
+    until("it is valid", || held.is_valid());
+}
+
+#[test]
+fn a_change_of_who_is_in_sync_that_was_made_is_seen_though_the_answer_was_lost() {
+    let etcd = Etcd::start();
+    let mut config = etcd.config("left", HOUR_S);
+    config.endpoints = vec![gate::before(
+        &config.endpoints[0],
+        OF_A_STATE,
+        Fate::AnswerLost,
+    )];
+    let held = found(&config);
+    held.set_in_sync(&["left", "right"]).unwrap_err();
+    // It is not known whether it was made.
+    assert_eq!(held.in_sync(), ["left"]);
+    held.set_in_sync(&["left", "right"]).unwrap();
+    held.set_in_sync(&["left"]).unwrap();
+    let state = Store::new(&config).unwrap().state().unwrap().unwrap();
+    assert_eq!((state.term, state.in_sync), (1, vec!["left".into()]));
 }
 
 #[test]
