@@ -94,6 +94,23 @@ fn a_service_begins_with_term_1_and_its_first_primary_in_sync() {
 }
 
 #[test]
+fn a_term_is_valid_from_before_its_lease_was_asked_for_and_a_fifth_less() {
+    let etcd = Etcd::start();
+    let (fate, come, go) = gate::held();
+    let mut config = etcd.config("left", HOUR_S);
+    config.endpoints = vec![gate::before(&config.endpoints[0], r#""TTL":"#, fate)];
+    let (asked_ns, until_ns) = thread::scope(|scope| {
+        let founding = scope.spawn(|| found(&config).valid_until_ns());
+        come.recv_timeout(LONG).unwrap();
+        let asked_ns = since_boot_ns().unwrap();
+        go.send(()).unwrap();
+        (asked_ns, founding.join().unwrap())
+    });
+    let lasts_ns = HOUR_S * 1_000_000_000 / 5 * 4;
+    assert!(until_ns > lasts_ns && until_ns < asked_ns + lasts_ns);
+}
+
+#[test]
 fn a_service_is_founded_once() {
     let etcd = Etcd::start();
     let _held = found(&etcd.config("left", HOUR_S));
@@ -443,6 +460,24 @@ fn a_campaign_that_waits_can_be_stopped() {
         let waiting = scope.spawn(|| campaign(&right, &stop, |_| {}).unwrap());
         stop.set();
         assert!(matches!(waiting.join().unwrap(), Outcome::Stopped));
+    });
+}
+
+#[test]
+fn who_waits_for_long_looks_again_and_has_no_trouble() {
+    let etcd = Etcd::start();
+    let _held = found(&etcd.config("left", HOUR_S));
+    // A watch of its is kept for four seconds.
+    let right = etcd.config("right", 2);
+    let stop = Event::new().unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| campaign(&right, &stop, |error| panic!("{error}")));
+        let began_ns = since_boot_ns().unwrap();
+        until("two watches are over", || {
+            since_boot_ns().unwrap() > began_ns + 9_000_000_000
+        });
+        stop.set();
+        assert!(matches!(waiting.join().unwrap(), Ok(Outcome::Stopped)));
     });
 }
 

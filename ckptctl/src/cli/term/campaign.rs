@@ -148,7 +148,8 @@ impl Campaign<'_> {
         thread::scope(|scope| {
             let watch = thread::Builder::new().name("ckpt-watch".into());
             let watch = watch.spawn_scoped(scope, || {
-                let waited = gateway.wait_until_removed(&self.keys.lease, revision);
+                let waited =
+                    gateway.wait_until_removed(&self.keys.lease, revision, self.config.watch());
                 over.set();
                 waited
             });

@@ -96,6 +96,12 @@ impl Config {
         self.ttl / 9
     }
 
+    /// How long a watch is kept before the state is read anew, maybe from another member: one that has lost
+    /// the others sees nothing happen.
+    pub(super) fn watch(&self) -> Duration {
+        (self.ttl * 2).min(Duration::from_secs(60))
+    }
+
     /// How long to wait before asking anew what could not be answered.
     pub(super) fn pause(&self) -> Duration {
         self.ttl / 20

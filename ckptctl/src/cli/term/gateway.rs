@@ -30,10 +30,6 @@ use super::wire;
 use super::wire::Do;
 use super::wire::If;
 
-/// How long a watch is kept before the state is read anew, maybe from another member: one that has lost
-/// the others sees nothing happen.
-const WATCH: Duration = Duration::from_secs(20);
-
 /// More than any answer has.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
@@ -123,8 +119,13 @@ impl Gateway {
         }
     }
 
-    /// Returns when a key was removed behind a revision, or when it is time to look again.
-    pub fn wait_until_removed(&self, key: &str, revision: i64) -> Result<(), TermError> {
+    /// Returns when a key was removed behind a revision, or when so much time is over.
+    pub fn wait_until_removed(
+        &self,
+        key: &str,
+        revision: i64,
+        within: Duration,
+    ) -> Result<(), TermError> {
         let endpoint = self.endpoint();
         let failed = |why: String| {
             self.turn_from(endpoint);
@@ -142,7 +143,7 @@ impl Gateway {
             .timeout_resolve(answer)
             .timeout_connect(answer)
             .timeout_recv_response(answer)
-            .timeout_recv_body(Some(WATCH))
+            .timeout_recv_body(Some(within))
             .build();
         let response = request
             .send(body.as_bytes())
@@ -154,9 +155,10 @@ impl Gateway {
             match lines.read_line(&mut line) {
                 Ok(0) => return Err(failed("the watch ended".into())),
                 Ok(_) => {}
-                // Its time is over.
-                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => return Ok(()),
-                Err(error) => return Err(failed(error.to_string())),
+                Err(error) => match ureq::Error::from(error) {
+                    ureq::Error::Timeout(ureq::Timeout::RecvBody) => return Ok(()),
+                    error => return Err(failed(error.to_string())),
+                },
             }
             match wire::Seen::of(&line) {
                 wire::Seen::Nothing => {}
