@@ -16,6 +16,8 @@ mod identity;
 pub mod options;
 pub mod outputs;
 pub mod pull;
+#[cfg(feature = "replication")]
+pub mod replication;
 mod safe_point;
 pub mod saving;
 pub mod store;
