@@ -15,7 +15,13 @@ fn ckptctl(arguments: &[&str]) -> Output {
 
 /// The verbs of the help.
 fn verbs() -> Vec<String> {
-    let help = String::from_utf8(ckptctl(&["--help"]).stdout).unwrap();
+    verbs_of(&[])
+}
+
+/// The verbs of a verb's help, if it has any.
+fn verbs_of(verb: &[&str]) -> Vec<String> {
+    let help = ckptctl(&[verb, &["--help"]].concat());
+    let help = String::from_utf8(help.stdout).unwrap();
     let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let verbs = lines.take_while(|line| !line.is_empty());
     let verbs = verbs.filter_map(|line| line.split_whitespace().next());
@@ -34,10 +40,13 @@ fn there_is_a_page_for_the_tool_and_for_each_verb() {
     let written: BTreeSet<String> = written
         .map(|file| file.unwrap().file_name().into_string().unwrap())
         .collect();
-    let mut expected: BTreeSet<String> = verbs()
-        .iter()
-        .map(|verb| format!("ckptctl-{verb}.1"))
-        .collect();
+    let mut expected = BTreeSet::new();
+    for verb in verbs() {
+        expected.insert(format!("ckptctl-{verb}.1"));
+        for part in verbs_of(&[&verb]) {
+            expected.insert(format!("ckptctl-{verb}-{part}.1"));
+        }
+    }
     assert!(expected.len() > 6, "{expected:?}");
     expected.insert("ckptctl.1".into());
     assert_eq!(written, expected);

@@ -70,6 +70,7 @@ verbs! {
     Compact in compact,
     Export in export,
     Import in import,
+    Pki in pki,
     Completions in completions,
     Man in man,
 }

@@ -63,6 +63,20 @@ impl Flaw {
     }
 }
 
+impl Flaw {
+    /// What it is in a few words, without what to do.
+    pub fn state(&self) -> &'static str {
+        match self {
+            Flaw::Authority => "is of another authority",
+            Flaw::Expired { .. } => "has expired",
+            Flaw::NotYet { .. } => "is not valid yet",
+            Flaw::Name { .. } => "is for another name",
+            Flaw::Nameless => "names no node",
+            Flaw::Other(_) => "cannot be used",
+        }
+    }
+}
+
 impl fmt::Display for Flaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -7,7 +7,7 @@ mod handshake;
 pub mod link;
 mod link_error;
 mod peer;
-mod private_files;
+pub mod private_files;
 mod socket;
 mod wire;
 
