@@ -28,7 +28,7 @@ pub mod signals;
 pub mod span;
 pub mod thread;
 pub mod userfault;
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "replication"))]
 pub mod users;
 
 #[cfg(test)]
