@@ -52,6 +52,9 @@ for purpose in "$@"; do
 		tool python3 python3
 		# Tests start their own, in directories and on ports of their own; that of the package is not used.
 		tool etcd etcd-server
+		tool mandoc mandoc
+		tool zsh zsh
+		tool fish fish
 		;;
 	check)
 		tool shellcheck shellcheck

@@ -54,7 +54,7 @@ put 644 "$work/ckpt.pc" "$libdir/pkgconfig/ckpt.pc"
 # The tool knows its own pages and completions.
 mkdir "$work/man"
 "$built/ckptctl" man "$work/man"
-for page in "$work/man"/*.1; do put 644 "$page" "$datadir/man/man1/${page##*/}"; done
+for page in "$work/man"/*; do put 644 "$page" "$datadir/man/man${page##*.}/${page##*/}"; done
 completion() { # SHELL PATH
 	"$built/ckptctl" completions "$1" >"$work/completion"
 	put 644 "$work/completion" "$2"

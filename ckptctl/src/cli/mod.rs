@@ -2,8 +2,8 @@
 //! The command line: one file per verb.
 //!
 //! A verb is a module with a `pub struct Args` (clap) and a
-//! `pub fn run(args: Args) -> anyhow::Result<ExitCode>`. Data goes to stdout,
-//! words go to stderr.
+//! `pub fn run(args: Args) -> anyhow::Result<ExitCode>`, and a file in the crate's folder `man` with
+//! what its manual page says beyond the help. Data goes to stdout, words go to stderr.
 
 mod arena_map;
 mod chain_arg;
@@ -48,6 +48,16 @@ macro_rules! verbs {
             fn run(self) -> anyhow::Result<ExitCode> {
                 match self {
                     $(Verb::$variant(args) => $module::run(args),)*
+                }
+            }
+
+            /// What the page of a verb says beyond the help.
+            fn manual(name: &str) -> &'static str {
+                match name {
+                    $(stringify!($module) => {
+                        include_str!(concat!("../../man/", stringify!($module), ".md"))
+                    })*
+                    _ => "",
                 }
             }
         }
