@@ -4,7 +4,6 @@
 use std::fmt;
 use std::io;
 use std::io::IoSlice;
-use std::io::IoSliceMut;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
@@ -15,22 +14,20 @@ use std::str::FromStr;
 use std::time::Duration;
 use std::time::Instant;
 
-use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::fcntl::FcntlArg;
 use nix::fcntl::FdFlag;
 use nix::fcntl::fcntl;
+use nix::libc;
 use nix::poll::PollFd;
 use nix::poll::PollFlags;
 use nix::poll::PollTimeout;
 use nix::poll::poll;
 use nix::sys::socket::AddressFamily;
 use nix::sys::socket::ControlMessage;
-use nix::sys::socket::ControlMessageOwned;
 use nix::sys::socket::MsgFlags;
 use nix::sys::socket::SockFlag;
 use nix::sys::socket::SockType;
-use nix::sys::socket::recvmsg;
 use nix::sys::socket::sendmsg;
 use nix::sys::socket::socketpair;
 use nix::sys::stat::SFlag;
@@ -144,31 +141,32 @@ impl Channel {
         })
     }
 
-    /// Takes a message, if one is there.
+    /// Takes a message, if one is there. Of several descriptors that come along it keeps the last.
     pub fn receive(&self) -> io::Result<Received> {
         let mut buffer = [0; MESSAGE_MAX];
-        let mut rights = cmsg_space!(RawFd);
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+        let mut room = RightsRoom::default();
         call(Call::Handover, || {
-            let mut parts = [IoSliceMut::new(&mut buffer)];
-            let taken = recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut rights), flags);
-            let taken = match taken {
+            let mut part = libc::iovec {
+                iov_base: buffer.as_mut_ptr().cast(),
+                iov_len: MESSAGE_MAX,
+            };
+            // SAFETY: It is plain data, for which zeros are a value.
+            let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+            header.msg_iov = &raw mut part;
+            header.msg_iovlen = 1;
+            header.msg_control = (&raw mut room).cast();
+            header.msg_controllen = size_of::<RightsRoom>();
+            let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+            // SAFETY: The header names the buffers above and their lengths.
+            let taken = unsafe { libc::recvmsg(self.0.as_raw_fd(), &raw mut header, flags) };
+            let len = match Errno::result(taken) {
                 Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Received::Nothing),
                 // The other side ended before it had read all.
                 Err(Errno::ECONNRESET) => return Ok(Received::Closed),
-                taken => taken?,
+                taken => taken? as usize,
             };
-            let mut with = None;
-            for control in taken.cmsgs()? {
-                if let ControlMessageOwned::ScmRights(fds) = control {
-                    for fd in fds {
-                        // SAFETY: It is new and ours. There is room for one; were there more, each
-                        // is closed when the next takes its place.
-                        with = Some(unsafe { OwnedFd::from_raw_fd(fd) });
-                    }
-                }
-            }
-            let len = taken.bytes;
+            // SAFETY: The kernel has filled it in, and nobody else looks.
+            let with = unsafe { last_descriptor(&header) };
             match len {
                 0 => Ok(Received::Closed),
                 len => Ok(Received::Message(buffer[..len].to_vec(), with)),
@@ -196,6 +194,42 @@ impl Channel {
             }
         }
     }
+}
+
+/// Room for a descriptor that comes along. When there are more of them than fit, or than this process
+/// may open, the kernel drops the rest.
+#[derive(Default)]
+#[repr(C, align(8))]
+struct RightsRoom([u64; 3]);
+
+// SAFETY: It computes a length.
+const _: () = assert!(
+    unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as u32) } as usize <= size_of::<RightsRoom>()
+);
+
+/// Takes the descriptors that have come with a message; all but the last are closed.
+///
+/// # Safety
+///
+/// `recvmsg` has filled the header in, its control buffer is there still, and this is called once.
+unsafe fn last_descriptor(header: &libc::msghdr) -> Option<OwnedFd> {
+    let mut last = None;
+    // SAFETY: By the contract these walk over whole control messages of the buffer, and each
+    // descriptor in one is new and ours.
+    unsafe {
+        let mut at = libc::CMSG_FIRSTHDR(header);
+        while let Some(control) = at.as_ref() {
+            if (control.cmsg_level, control.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                let bytes = control.cmsg_len - libc::CMSG_LEN(0) as usize;
+                let fds = libc::CMSG_DATA(at).cast::<RawFd>();
+                for number in 0..bytes / size_of::<RawFd>() {
+                    last = Some(OwnedFd::from_raw_fd(fds.add(number).read_unaligned()));
+                }
+            }
+            at = libc::CMSG_NXTHDR(header, at);
+        }
+    }
+    last
 }
 
 #[cfg(test)]
@@ -228,6 +262,21 @@ mod tests {
         file.read_to_string(&mut content).unwrap();
         assert_eq!(content, "content");
         assert!(matches!(other.receive().unwrap(), Received::Closed));
+    }
+
+    #[test]
+    fn of_several_descriptors_one_is_kept_and_the_message_with_them() {
+        let (one, other) = Channel::pair().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let fds = [file.as_raw_fd(); 3];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let parts = [IoSlice::new(b"three")];
+        let socket = one.as_fd().as_raw_fd();
+        sendmsg::<()>(socket, &parts, &rights, MsgFlags::empty(), None).unwrap();
+        let Received::Message(message, Some(_)) = other.receive().unwrap() else {
+            panic!("a message with a descriptor")
+        };
+        assert_eq!(message, b"three");
     }
 
     #[test]
