@@ -17,6 +17,7 @@ use super::output;
 use super::target;
 use super::target::Live;
 use super::target::Target;
+use super::times;
 
 /// Ask a running program for a commit
 ///
@@ -34,7 +35,7 @@ pub struct Args {
     #[arg(long, value_name = "LEVEL", value_enum, num_args = 0..=1, default_missing_value = "durable", require_equals = true)]
     wait: Option<Wait>,
     /// How long to wait at most
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = times::parse)]
     timeout: Duration,
     /// Print JSON
     #[arg(long)]

@@ -18,6 +18,7 @@ use serde_json::json;
 use super::chain_json;
 use super::figures;
 use super::output;
+use super::times;
 
 /// Drop epochs of a chain that nobody needs, and give their room back
 ///
@@ -40,10 +41,10 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     keep_last: Option<u64>,
     /// Keep the newest epoch of every TIME, as in 1h or 10min, counted from 1970 on
-    #[arg(long, value_name = "TIME", value_parser = span)]
+    #[arg(long, value_name = "TIME", value_parser = times::span)]
     keep_every: Option<Duration>,
     /// With --keep-every: only of epochs that are not older than TIME, as in 2d
-    #[arg(long = "for", value_name = "TIME", value_parser = span, requires = "keep_every")]
+    #[arg(long = "for", value_name = "TIME", value_parser = times::span, requires = "keep_every")]
     within: Option<Duration>,
     /// Tell what would be kept and dropped, and change nothing
     #[arg(long)]
@@ -51,14 +52,6 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-fn span(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("it is above zero, as in 1h".into()),
-        Ok(span) => Ok(span),
-        Err(error) => Err(format!("{error}: write it as 10min, 1h or 2d")),
-    }
 }
 
 /// Runs the verb.

@@ -18,6 +18,7 @@ use nix::sys::signal::Signal;
 
 use super::figures;
 use super::output;
+use super::times;
 
 /// How long a program may take to end of SIGABRT, which may write a core file.
 const ABORT_MAX: Duration = Duration::from_secs(10);
@@ -49,10 +50,9 @@ impl KeeperArgs {
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text.trim()) {
-        Ok(time) if time >= Duration::from_millis(10) => Ok(time),
-        Ok(_) => Err("no program gives signs of life that often: allow it 10ms at least".into()),
-        Err(_) => Err(format!("{text:?} is no duration: write 500ms, 5s or 2min")),
+    match times::parse(text)? {
+        time if time >= Duration::from_millis(10) => Ok(time),
+        _ => Err("no program gives signs of life that often: allow it 10ms at least".into()),
     }
 }
 

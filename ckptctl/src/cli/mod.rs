@@ -28,6 +28,7 @@ mod target;
     reason = "no verb uses it yet; tests/terms.rs does"
 )]
 mod term;
+mod times;
 
 use std::process::ExitCode;
 

@@ -20,6 +20,7 @@ use serde_json::json;
 use super::figures;
 use super::output;
 use super::target::Live;
+use super::times;
 
 /// Save a running program from outside: what changed since the last pull
 ///
@@ -45,10 +46,10 @@ pub struct Args {
     #[arg(long)]
     follow: bool,
     /// With --follow: ask for a commit when there was none for so long
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "follow")]
+    #[arg(long, value_name = "TIME", value_parser = times::parse, requires = "follow")]
     every: Option<Duration>,
     /// Without --follow: how long to wait for the commit
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = times::parse)]
     timeout: Duration,
     /// Print a JSON object a line
     #[arg(long)]

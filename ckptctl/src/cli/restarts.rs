@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use super::times::Backoff;
+
 /// A run that lasted this long is no reason to wait longer before the next.
 const LONG: Duration = Duration::from_secs(10);
 
@@ -34,37 +36,6 @@ pub struct RestartArgs {
     /// again after a new commit, and after a run of 10 s or more
     #[arg(long, value_name = "MIN[..MAX]", default_value = "100ms..30s", value_parser = Backoff::parse)]
     backoff: Backoff,
-}
-
-/// Shortest and longest wait before a restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
-    min: Duration,
-    max: Duration,
-}
-
-impl Backoff {
-    const DEFAULT_MAX: Duration = Duration::from_secs(30);
-
-    fn parse(text: &str) -> Result<Backoff, String> {
-        let duration = |text: &str| {
-            humantime::parse_duration(text.trim())
-                .map_err(|_| format!("{text:?} is no duration: write 100ms, 5s, 2min or 0s"))
-        };
-        let (min, max) = match text.split_once("..") {
-            None => (text, ""),
-            Some((min, max)) => (min, max),
-        };
-        let min = duration(min)?;
-        let max = match max {
-            "" => min.max(Self::DEFAULT_MAX),
-            max => duration(max)?,
-        };
-        if max < min {
-            return Err("the longest wait is below the shortest".into());
-        }
-        Ok(Backoff { min, max })
-    }
 }
 
 /// A run that failed.
@@ -273,20 +244,5 @@ mod tests {
     #[test]
     fn no_restart_is_allowed_when_the_limit_is_zero() {
         assert_eq!(restarts(0, "1s").after(FAST), Verdict::GiveUp);
-    }
-
-    #[test]
-    fn a_backoff_is_one_duration_or_two() {
-        let backoff = |min, max| Backoff {
-            min: Duration::from_millis(min),
-            max: Duration::from_millis(max),
-        };
-        assert_eq!(Backoff::parse("100ms"), Ok(backoff(100, 30_000)));
-        assert_eq!(Backoff::parse("100ms.."), Ok(backoff(100, 30_000)));
-        assert_eq!(Backoff::parse("0s..2s"), Ok(backoff(0, 2_000)));
-        assert_eq!(Backoff::parse("1min"), Ok(backoff(60_000, 60_000)));
-        assert!(Backoff::parse("2s..1s").is_err());
-        assert!(Backoff::parse("..1s").is_err());
-        assert!(Backoff::parse("soon").is_err());
     }
 }
