@@ -87,9 +87,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     };
+    let Some(next) = after.checked_add(1) else {
+        bail!(
+            "{target} says that its last commit is {after}, which is no epoch: its page is damaged; \
+             start the program again"
+        );
+    };
     let reached = match &target {
-        Target::Arena(live) => of_arena(live, after + 1, wait, args.timeout)?,
-        Target::Chain(_, page) => of_chain(page, after + 1, wait, args.timeout)?,
+        Target::Arena(live) => of_arena(live, next, wait, args.timeout)?,
+        Target::Chain(_, page) => of_chain(page, next, wait, args.timeout)?,
     };
     let took = begun.elapsed();
     let Some(epoch) = reached else {
