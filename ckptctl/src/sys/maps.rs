@@ -42,7 +42,8 @@ pub fn areas(addresses: &Range<u64>) -> io::Result<Vec<Area>> {
     parse(BufReader::new(file), addresses)
 }
 
-fn parse(text: impl BufRead, addresses: &Range<u64>) -> io::Result<Vec<Area>> {
+/// What such a text says of a range of addresses.
+pub fn parse(text: impl BufRead, addresses: &Range<u64>) -> io::Result<Vec<Area>> {
     let mut areas: Vec<Area> = Vec::new();
     let mut wanted = false;
     // A path need not be UTF-8.
@@ -73,6 +74,9 @@ fn first_line(line: &str) -> Option<Area> {
     let (start, end) = words.next()?.split_once('-')?;
     let address = |text| u64::from_str_radix(text, 16).ok();
     let addresses = address(start)?..address(end)?;
+    if addresses.is_empty() {
+        return None;
+    }
     let permissions = words.next()?.to_owned();
     let inode = words.nth(2)?.parse().ok()?;
     Some(Area {
@@ -118,6 +122,12 @@ VmFlags: rd wr mr mw me gd ac
         assert_eq!(at(0x7fff_f7d0_0000..0x7fff_f7d1_0000), 1);
         assert_eq!(at(0x7fff_f7d1_0000..0x7fff_fffd_e000), 0);
         assert_eq!(at(0x5555_5555_5fff..0x7fff_f7d0_0001), 2);
+    }
+
+    #[test]
+    fn what_has_no_addresses_is_no_area() {
+        let none = "7000-6000 rw-p 0 0:0 0\n6000-6000 rw-p 0 0:0 0\n";
+        assert_eq!(parse(none.as_bytes(), &(0..u64::MAX)).unwrap(), []);
     }
 
     #[test]
