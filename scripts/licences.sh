@@ -10,7 +10,7 @@ while IFS= read -r file; do
 	[[ -f $file ]] || continue
 	case $file in
 	# What cannot hold a comment, or is another program's.
-	LICENSES/* | Cargo.lock | *.json | *.png | *.svg | *.bin | *.chain | *.proptest-regressions | *.trycmd | */fixtures/*) continue ;;
+	LICENSES/* | Cargo.lock | *.json | *.png | *.svg | *.bin | *.chain | *.proptest-regressions | *.trycmd | */fixtures/* | */corpus/*) continue ;;
 	kmod/*) want='GPL-2.0-only' ;;
 	include/uapi/*) want='GPL-2.0-only WITH Linux-syscall-note' ;;
 	*) want='Apache-2.0 OR MIT' ;;

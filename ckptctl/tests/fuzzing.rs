@@ -6,71 +6,22 @@
 //!
 //! CKPT_FUZZ_SEED replays a seed, CKPT_FUZZ_INPUTS is how many inputs are tried.
 
+mod fuzz;
 mod support;
 
-use std::alloc::GlobalAlloc;
-use std::alloc::Layout;
-use std::alloc::System;
 use std::collections::BTreeMap;
-use std::env;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
-use std::time::SystemTime;
 
 use ckptctl::store;
 use ckptctl::store::Chain;
 use ckptctl::store::Keep;
 use ckptctl::store::Options;
 use ckptctl::store::Writer;
+use fuzz::Random;
 use support::*;
-
-/// Counts what is allocated.
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-/// The input that is tried.
-static SEED: AtomicU64 = AtomicU64::new(0);
-
-fn add(bytes: usize) {
-    if bytes > 1 << 30 {
-        // It is refused, perhaps, and then nobody else can tell.
-        let seed = SEED.load(Ordering::Relaxed);
-        eprintln!("{bytes} bytes are wanted; to see it again: CKPT_FUZZ_SEED={seed}");
-    }
-    let now = NOW.fetch_add(bytes, Ordering::Relaxed) + bytes;
-    MOST.fetch_max(now, Ordering::Relaxed);
-}
-
-// SAFETY: Everything is left to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        add(layout.size());
-        // SAFETY: As the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        add(layout.size());
-        // SAFETY: As the caller promises.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: As the caller promises.
-        unsafe { System.dealloc(at, layout) };
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Inputs that have found something once: a length of a meta section near 2^64.
 const FOUND: [u64; 1] = [1795464086190210039];
@@ -80,50 +31,6 @@ const CORPUS: std::ops::Range<u64> = 1..200;
 const MEMORY: usize = 24 << 20;
 const PER_BYTE: usize = 100;
 const LONGEST: Duration = Duration::from_secs(5);
-
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Random {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        random.next();
-        random
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() >> 11) as usize % bound.max(1)
-    }
-
-    /// A number that programs trip over.
-    fn odd_number(&mut self) -> u64 {
-        const NUMBERS: [u64; 12] = [
-            0,
-            1,
-            63,
-            65,
-            4095,
-            1 << 20,
-            u32::MAX as u64,
-            1 << 32,
-            1 << 40,
-            (1 << 40) + 1,
-            1 << 63,
-            u64::MAX,
-        ];
-        match self.below(3) {
-            0 => self.next(),
-            1 => self.next() % 256,
-            _ => NUMBERS[self.below(NUMBERS.len())],
-        }
-    }
-}
 
 /// A chain, with where its records are: file, offset, length.
 struct Subject {
@@ -384,7 +291,6 @@ fn examine(dir: &Path, images: Option<&Images>) {
 }
 
 fn try_input(subject: &Subject, seed: u64) {
-    SEED.store(seed, Ordering::Relaxed);
     let mut random = Random::new(seed);
     let mut files: Vec<Vec<u8>> = subject.files.iter().map(|file| file.1.clone()).collect();
     for _ in 0..=random.below(3) {
@@ -405,12 +311,10 @@ fn try_input(subject: &Subject, seed: u64) {
         fs::write(temp.path().join(file.0.file_name().unwrap()), bytes).unwrap();
     }
     drop(files);
-    let before = NOW.load(Ordering::Relaxed);
-    MOST.store(before, Ordering::Relaxed);
     let begun = Instant::now();
-    examine(temp.path(), (!sealed).then_some(&subject.images));
+    let images = (!sealed).then_some(&subject.images);
+    let ((), most) = fuzz::measured(seed, || examine(temp.path(), images));
     let took = begun.elapsed();
-    let most = MOST.load(Ordering::Relaxed) - before;
     assert!(took < LONGEST, "it took {took:?}");
     assert!(
         most < MEMORY + PER_BYTE * size,
@@ -435,12 +339,7 @@ fn any_chain_is_examined_to_its_end() {
             images
         }),
     ];
-    let number = |name| {
-        env::var(name)
-            .ok()
-            .and_then(|value| value.parse::<u64>().ok())
-    };
-    let wanted = number("CKPT_FUZZ_SEED");
+    let wanted = fuzz::number("CKPT_FUZZ_SEED");
     for seed in wanted.into_iter().chain(FOUND) {
         for subject in &subjects {
             try_input(subject, seed);
@@ -449,10 +348,7 @@ fn any_chain_is_examined_to_its_end() {
     if wanted.is_some() {
         return;
     }
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let first = now.unwrap().as_nanos() as u64;
-    let inputs = number("CKPT_FUZZ_INPUTS").unwrap_or(3000);
-    let seeds = CORPUS.chain((0..inputs).map(|input| first.wrapping_add(input)));
+    let seeds = fuzz::seeds(CORPUS, 3000);
     for (seed, subject) in seeds.zip(subjects.iter().cycle()) {
         let tried = std::panic::catch_unwind(|| try_input(subject, seed));
         assert!(tried.is_ok(), "to see it again: CKPT_FUZZ_SEED={seed}");

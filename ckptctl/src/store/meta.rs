@@ -126,7 +126,7 @@ struct IdentityItem {
 
 impl Identity {
     /// As an item of a meta section has it.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let path = self.path.as_os_str().as_bytes();
         let fixed = IdentityItem {
             load_address: self.load_address.into(),
@@ -145,7 +145,7 @@ impl Identity {
     }
 
     /// What `encode` gave, or what is wrong with it.
-    pub(crate) fn decode(value: &[u8]) -> Result<Identity, &'static str> {
+    pub fn decode(value: &[u8]) -> Result<Identity, &'static str> {
         decode_identity(value)
     }
 }

@@ -81,21 +81,29 @@ unsafe fn build_id(info: &nix::libc::dl_phdr_info) -> Option<Vec<u8>> {
         }
         let start = (info.dlpi_addr + header.p_vaddr) as *const u8;
         // SAFETY: Note segments are loaded, readable, and do not change.
-        let mut notes = unsafe { std::slice::from_raw_parts(start, header.p_memsz as usize) };
-        while notes.len() >= 12 {
-            let word = |at: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|n| notes[at + n]));
-            let (name_len, desc_len, kind) = (word(0) as usize, word(4) as usize, word(8));
-            let name = 12;
-            let desc = name + name_len.next_multiple_of(4);
-            let end = desc + desc_len.next_multiple_of(4);
-            if end > notes.len() {
-                break;
-            }
-            if kind == NT_GNU_BUILD_ID && &notes[name..name + name_len] == b"GNU\0" {
-                return Some(notes[desc..desc + desc_len].to_vec());
-            }
-            notes = &notes[end..];
+        let notes = unsafe { std::slice::from_raw_parts(start, header.p_memsz as usize) };
+        if let Some(id) = build_id_in(notes) {
+            return Some(id.to_vec());
         }
+    }
+    None
+}
+
+/// The build id among the notes of a segment.
+pub fn build_id_in(mut notes: &[u8]) -> Option<&[u8]> {
+    while notes.len() >= 12 {
+        let word = |at: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|n| notes[at + n]));
+        let (name_len, desc_len, kind) = (word(0) as usize, word(4) as usize, word(8));
+        let name = 12;
+        let desc = name + name_len.next_multiple_of(4);
+        let end = desc + desc_len.next_multiple_of(4);
+        if end > notes.len() {
+            break;
+        }
+        if kind == NT_GNU_BUILD_ID && &notes[name..name + name_len] == b"GNU\0" {
+            return Some(&notes[desc..desc + desc_len]);
+        }
+        notes = &notes[end..];
     }
     None
 }
