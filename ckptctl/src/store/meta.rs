@@ -2,6 +2,7 @@
 //! What a record says about its commit besides the pages, and the encoding of
 //! its meta section.
 
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -84,6 +85,7 @@ const ITEM_ADOPTED: u32 = 3;
 const ITEM_MUST_KNOW: u32 = 1 << 31;
 
 const IDENTITY_NO_CODE_POINTERS: u32 = 1;
+const NOT_ADOPTED: &str = "an address in it is of no region, or of one that has another";
 const NAME_MAX_BYTES: usize = 255;
 const BUILD_ID_MAX_BYTES: usize = 64;
 const PATH_MAX_BYTES: usize = 4096;
@@ -265,7 +267,7 @@ pub(super) fn decode(
     arena_len_pages: u64,
 ) -> Result<(Vec<RegionEntry>, Identity), &'static str> {
     let mut regions = Vec::new();
-    let mut adopted = Vec::new();
+    let mut adopted = HashMap::new();
     let mut identity = None;
     while !section.is_empty() {
         let (item, rest) =
@@ -281,7 +283,12 @@ pub(super) fn decode(
         }
         match item.item_type.get() {
             ITEM_REGION => regions.push(decode_region(value)?),
-            ITEM_ADOPTED => adopted.push(decode_adopted(value)?),
+            ITEM_ADOPTED => {
+                let (name, address) = decode_adopted(value)?;
+                if adopted.insert(name, address).is_some() {
+                    return Err(NOT_ADOPTED);
+                }
+            }
             ITEM_IDENTITY if identity.is_some() => {
                 return Err("it has more than one program identity");
             }
@@ -291,12 +298,11 @@ pub(super) fn decode(
         }
         section = &rest[padded..];
     }
-    for (name, address) in adopted {
-        let of = regions.iter_mut().find(|region| region.name == name);
-        match of {
-            Some(region) if region.adopted_at.is_none() => region.adopted_at = Some(address),
-            _ => return Err("an address in it is of no region, or of one that has another"),
-        }
+    for region in &mut regions {
+        region.adopted_at = adopted.remove(region.name.as_str());
+    }
+    if !adopted.is_empty() {
+        return Err(NOT_ADOPTED);
     }
     check_regions(&regions, arena_len_pages).map_err(|_| "its region table is not valid")?;
     Ok((regions, identity.ok_or("it has no program identity")?))
@@ -320,14 +326,14 @@ fn decode_region(value: &[u8]) -> Result<RegionEntry, &'static str> {
     })
 }
 
-fn decode_adopted(value: &[u8]) -> Result<(String, u64), &'static str> {
+fn decode_adopted(value: &[u8]) -> Result<(&str, u64), &'static str> {
     let (fixed, name) =
         AdoptedItem::read_from_prefix(value).map_err(|_| "an address in it is cut short")?;
     if fixed.name_len.get() as usize != name.len() || fixed.reserved.get() != 0 {
         return Err("an address in it is of a region with a name of another length than it says");
     }
     let name = std::str::from_utf8(name).map_err(|_| "a region's name is not UTF-8")?;
-    Ok((name.to_owned(), fixed.address.get()))
+    Ok((name, fixed.address.get()))
 }
 
 fn decode_identity(value: &[u8]) -> Result<Identity, &'static str> {
