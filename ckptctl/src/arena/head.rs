@@ -4,6 +4,8 @@
 //! It is ordinary arena memory, so it is saved, restored and rolled back with the state it
 //! describes, and whoever has a descriptor of the arena can read it.
 
+use std::collections::HashSet;
+
 use crate::error::Error;
 use crate::store::Identity;
 use crate::store::RegionEntry;
@@ -132,14 +134,23 @@ impl Head {
             return wrong("does not fit its place");
         }
         let len_pages = len_bytes / PAGE as u64;
-        let fits = |entry: &Entry| {
+        // Each was added behind the one before.
+        let mut free = HEAD_PAGES;
+        let mut names = HashSet::new();
+        for entry in self.entries() {
             let end = entry.offset_pages.checked_add(entry.reserve_pages());
-            entry.offset_pages >= HEAD_PAGES
-                && entry.is_sound()
-                && entry.len_pages <= entry.reserve_pages()
-                && end.is_some_and(|end| end <= self.next_page)
-        };
-        if self.next_page > len_pages || !self.entries().iter().all(fits) {
+            match end {
+                Some(end) if entry.offset_pages >= free && entry.is_sound() => free = end,
+                _ => return wrong("has regions one over the other"),
+            }
+            if entry.len_pages > entry.reserve_pages() {
+                return wrong("has a region that is longer than its reserve");
+            }
+            if entry.name().is_empty() || !names.insert(entry.name()) {
+                return wrong("has two regions of a name, or one without any");
+            }
+        }
+        if !(free..=len_pages).contains(&self.next_page) {
             return wrong("has regions outside of it");
         }
         self.len_bytes = len_bytes;
@@ -234,5 +245,22 @@ impl Head {
                 adopted_at: entry.adopted_at(),
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+impl Head {
+    pub(super) fn entry_mut(&mut self, number: usize) -> &mut Entry {
+        &mut self.entries[number]
+    }
+
+    pub(super) fn rename(&mut self, number: usize, name: &str) {
+        let entry = &mut self.entries[number];
+        entry.name = [0; NAME_MAX + 1];
+        entry.name[..name.len()].copy_from_slice(name.as_bytes());
+    }
+
+    pub(super) fn set_next_page(&mut self, page: u64) {
+        self.next_page = page;
     }
 }

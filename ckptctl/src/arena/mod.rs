@@ -17,7 +17,7 @@ pub use head::HEAD_PAGES;
 pub use head::NAME_MAX;
 pub use head::REGIONS_MAX;
 pub(crate) use heap::Heap;
-pub(crate) use outside::OutsideView;
+pub use outside::OutsideView;
 pub(crate) use rewind::merged;
 
 use crate::error::Error;

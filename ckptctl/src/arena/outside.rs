@@ -9,29 +9,27 @@ use crate::sys::memory::PAGE;
 
 /// An arena as its head describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct OutsideView {
+pub struct OutsideView {
     /// The address at which the program has it.
-    pub(crate) base: u64,
+    pub base: u64,
     /// Its regions.
-    pub(crate) regions: Vec<RegionEntry>,
+    pub regions: Vec<RegionEntry>,
     /// The program, if it told.
-    pub(crate) identity: Option<Identity>,
+    pub identity: Option<Identity>,
 }
 
 impl OutsideView {
     /// What the head of an arena of `len_pages` pages says; `None` if these pages are no head, as
     /// with programs that do without this library, or a wrong one.
-    pub(crate) fn of(pages: &[u8], len_pages: u64) -> Option<OutsideView> {
+    pub fn of(pages: &[u8], len_pages: u64) -> Option<OutsideView> {
         assert_eq!(pages.len(), HEAD_PAGES as usize * PAGE);
         // SAFETY: Any bytes are a head, and there are enough of them; it need not be aligned.
         let mut head = unsafe { Box::new(pages.as_ptr().cast::<Head>().read_unaligned()) };
         let base = head.base();
         head.resume(base, len_pages * PAGE as u64).ok()?;
-        let regions = head.table();
-        let named = regions.iter().all(|region| !region.name.is_empty());
-        named.then(|| OutsideView {
+        Some(OutsideView {
             base,
-            regions,
+            regions: head.table(),
             identity: head.identity(),
         })
     }
@@ -83,5 +81,31 @@ mod tests {
         let mut head = head();
         head.add("table", 3, 10, 1 << 17).unwrap();
         assert_eq!(OutsideView::of(&pages_of(&head), 1 << 16), None, "too long");
+    }
+
+    #[test]
+    fn regions_of_one_name_or_in_one_place_are_no_regions() {
+        let view = |damage: fn(&mut Head)| {
+            let mut head = head();
+            head.add("table", 3, 10, 20).unwrap();
+            head.add("other", 3, 10, 20).unwrap();
+            damage(&mut head);
+            OutsideView::of(&pages_of(&head), 1 << 18)
+        };
+        assert!(view(|_| {}).is_some());
+        assert_eq!(view(|head| head.entry_mut(1).offset_pages -= 1), None);
+        assert_eq!(view(|head| *head.entry_mut(1) = *head.entry_mut(0)), None);
+        assert_eq!(view(|head| head.rename(1, "table")), None);
+        assert_eq!(view(|head| head.rename(1, "")), None);
+    }
+
+    #[test]
+    fn what_is_free_begins_behind_head_and_regions() {
+        let mut head = head();
+        head.add("table", 3, 10, 20).unwrap();
+        head.take_back();
+        assert!(OutsideView::of(&pages_of(&head), 1 << 18).is_some());
+        head.set_next_page(3);
+        assert_eq!(OutsideView::of(&pages_of(&head), 1 << 18), None);
     }
 }
