@@ -363,6 +363,21 @@ parsers! {
         ],
         ..TEXT
     },
+    head: Parser {
+        outcomes: &["no head", "an empty arena", "regions", "regions and a program"],
+        tokens: &[b"state\0", b"heap\0"],
+        mend: |bytes, random| {
+            bytes.resize(bytes.len().max(128), 0);
+            put(bytes, 0, b"CKPTHEAD\x01\0\0\0");
+            put(bytes, 12, &(random.next() as u32 % 4).to_le_bytes());
+            if random.below(2) == 0 {
+                put(bytes, 32, &(1u64 << 18).to_le_bytes());
+            }
+        },
+        memory: (24 << 20, 100),
+        inputs: 1000,
+        ..TEXT
+    },
     archive: Parser {
         outcomes: &[
             "a chain",

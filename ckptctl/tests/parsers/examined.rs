@@ -16,13 +16,17 @@ use std::time::Instant;
 use std::time::SystemTime;
 
 use ckptctl::Compacting;
+use ckptctl::arena::OutsideView;
 use ckptctl::store;
 use ckptctl::store::Chain;
 use ckptctl::store::ChainSpec;
+use ckptctl::store::CommitMeta;
 use ckptctl::store::Compression;
 use ckptctl::store::Identity;
+use ckptctl::store::Kind;
 use ckptctl::store::SpecError;
 use ckptctl::store::StoreError;
+use ckptctl::store::Writer;
 use ckptctl::sys::control::ControlPage;
 use ckptctl::sys::handover::Channel;
 use ckptctl::sys::handover::Inherited;
@@ -37,6 +41,9 @@ use nix::sys::socket::MsgFlags;
 use nix::sys::socket::sendmsg;
 
 use super::times;
+
+/// Where in an arena it is said which program it is: behind the regions.
+const IDENTITY_AT: usize = 128 + 512 * 80;
 
 /// A directory in memory where there is such a place.
 fn memory_dir() -> tempfile::TempDir {
@@ -342,5 +349,49 @@ pub fn archive(bytes: &[u8]) -> &'static str {
         None if what == "unsupported chain" => "unsupported chain",
         None if what == "cannot be written" => "cannot be written",
         None => panic!("{what}"),
+    }
+}
+
+/// The first pages of somebody else's arena. The first 8 KiB of an input are the beginning of a head, the
+/// rest is which program it is.
+pub fn head(bytes: &[u8]) -> &'static str {
+    const LEN_PAGES: u64 = 1 << 18;
+    let (start, identity) = bytes.split_at(bytes.len().min(8192));
+    let mut pages = vec![0; 16 * 4096];
+    pages[..start.len()].copy_from_slice(start);
+    let identity = &identity[..identity.len().min(8192)];
+    pages[IDENTITY_AT..IDENTITY_AT + identity.len()].copy_from_slice(identity);
+    let Some(view) = OutsideView::of(&pages, LEN_PAGES) else {
+        return "no head";
+    };
+    let mut free = 16;
+    for region in &view.regions {
+        assert!(region.offset_pages >= free, "{region:?}");
+        free = region.offset_pages + region.reserve_pages;
+    }
+    let (has_regions, has_identity) = (!view.regions.is_empty(), view.identity.is_some());
+    // What is believed can be saved.
+    let meta = CommitMeta {
+        epoch: 1,
+        parent: None,
+        kind: Kind::Commit,
+        generation: [1; 16],
+        time_ns: 0,
+        pause_ns: 0,
+        arena_base: view.base,
+        arena_len_pages: LEN_PAGES,
+        page_shift: 12,
+        regions: view.regions,
+        identity: view.identity.unwrap_or_default(),
+    };
+    let dir = memory_dir();
+    let (mut writer, _) = Writer::open_or_create(dir.path(), store::Options::default()).unwrap();
+    writer.append(&meta, [(0, &pages[..4096])]).unwrap();
+    drop(writer);
+    assert_eq!(Chain::open(dir.path()).unwrap().get(1).unwrap(), meta);
+    match (has_regions, has_identity) {
+        (false, false) => "an empty arena",
+        (true, false) => "regions",
+        (_, true) => "regions and a program",
     }
 }
