@@ -15,11 +15,15 @@
 //! CKPT_FUZZ_SEED=1234 CKPT_FUZZ_WRITE=tests/corpus/time/what-it-is cargo test --test parsers time
 //! ```
 //!
-//! Any other file there is examined as well: keep it short (16 KiB), and name it for what it is.
+//! Any other file there is examined as well: keep it short (16 KiB), and name it for what it is. Those
+//! that are called `found-N` a fuzzer has found that is led by coverage (libFuzzer).
 
 #[path = "parsers/examined.rs"]
 mod examined;
 mod fuzz;
+#[path = "../src/cli/kernel_config.rs"]
+#[allow(dead_code, reason = "only what parses is of interest here")]
+mod kernel_config;
 #[path = "../src/cli/times.rs"]
 mod times;
 
@@ -235,7 +239,7 @@ fn mend_control(bytes: &mut Vec<u8>, random: &mut Random) {
 }
 
 /// The headers of an archive, and the hashes at its end.
-fn mend_archive(bytes: &mut Vec<u8>, _random: &mut Random) {
+fn mend_archive(bytes: &mut [u8]) {
     let mut sums = String::new();
     let mut at = 0;
     while let Some(header) = bytes.get(at..at + 512).filter(|header| header[0] != 0) {
@@ -336,6 +340,11 @@ parsers! {
         memory: (16 << 10, 256),
         ..TEXT
     },
+    symbols: Parser {
+        outcomes: &["nothing", "symbols", "symbols that tell", "not UTF-8"],
+        tokens: &[b"\n", b" ", b"\t[ckpt]", b"0 T rust_helper_", b"clean_record_shared_mapping_range", b"\xff"],
+        ..TEXT
+    },
     spec: Parser {
         outcomes: &["the newest", "an epoch", "no directory", "no epoch"],
         tokens: &[b"@", b"/", b"0", b"18446744073709551615", b"18446744073709551616", b"\xff", b"@1"],
@@ -395,7 +404,7 @@ parsers! {
             "unsupported chain",
         ],
         tokens: &[b"ustar\0", b"B3SUMS\0", b"segment-0000000001.ckpt\0", b"base-0000000001.ckpt\0", b"../", b"\x80"],
-        mend: mend_archive,
+        mend: |bytes, _| mend_archive(bytes),
         memory: (24 << 20, 100),
         inputs: 500,
         ..TEXT

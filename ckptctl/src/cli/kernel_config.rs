@@ -85,7 +85,7 @@ impl KernelConfig {
 
 /// The symbols that show an option, without those of modules; `None` when the list is empty, as
 /// it is for some users.
-fn telling_symbols(list: impl BufRead) -> io::Result<Option<Vec<String>>> {
+pub fn telling_symbols(list: impl BufRead) -> io::Result<Option<Vec<String>>> {
     let mut any = false;
     let mut telling = Vec::new();
     for line in list.lines() {

@@ -40,6 +40,7 @@ use nix::sys::socket::ControlMessage;
 use nix::sys::socket::MsgFlags;
 use nix::sys::socket::sendmsg;
 
+use super::kernel_config;
 use super::times;
 
 /// Where in an arena it is said which program it is: behind the regions.
@@ -225,6 +226,19 @@ pub fn maps(bytes: &[u8]) -> &'static str {
         Some(area) if area.protection_key != 0 => "an area with a key",
         Some(area) if !area.flags.is_empty() => "an area with flags",
         Some(_) => "an area",
+    }
+}
+
+/// The kernel's list of its symbols.
+pub fn symbols(bytes: &[u8]) -> &'static str {
+    match kernel_config::telling_symbols(bytes) {
+        Err(error) => {
+            assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+            "not UTF-8"
+        }
+        Ok(None) => "nothing",
+        Ok(Some(telling)) if telling.is_empty() => "symbols",
+        Ok(Some(_)) => "symbols that tell",
     }
 }
 
