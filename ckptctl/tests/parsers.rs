@@ -400,7 +400,7 @@ parsers! {
             "twice",
             "half a commit",
             "damaged chain",
-            "no chain",
+            "there is no chain",
             "unsupported chain",
         ],
         tokens: &[b"ustar\0", b"B3SUMS\0", b"segment-0000000001.ckpt\0", b"base-0000000001.ckpt\0", b"../", b"\x80"],

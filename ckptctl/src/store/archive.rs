@@ -194,10 +194,10 @@ pub fn import(
     refuse_content(dir)?;
     let mut begun = Begun::new(dir)?;
     let (files, bytes) = begun.unpack(from, on_bytes)?;
-    let chain = Chain::open(&begun.unfinished)?;
-    let report = chain.verify(|_, _| {})?;
+    let chain = Chain::open(&begun.unfinished).map_err(of_export)?;
+    let report = chain.verify(|_, _| {}).map_err(of_export)?;
     if let Some(damage) = report.damage.first() {
-        return Err(chain.damaged(damage.clone()));
+        return Err(of_export(chain.damaged(damage.clone())));
     }
     if let Some(torn) = chain.torn() {
         return Err(StoreError::Archive {
@@ -370,6 +370,29 @@ fn unpack_file(
     }
     file.sync_data().map_err(StoreError::io("sync", path))?;
     Ok(hash.finalize())
+}
+
+/// What is wrong with a chain that came out of an archive: its directory is gone when this is read.
+fn of_export(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Damaged { mut damage, .. } => {
+            damage.file = damage
+                .file
+                .file_name()
+                .map_or_else(PathBuf::new, PathBuf::from);
+            StoreError::Damaged {
+                damage,
+                advice:
+                    "It was so when it was exported, and nothing is left of it here: export it \
+                         again from a chain that `ckptctl verify` finds sound"
+                        .into(),
+            }
+        }
+        StoreError::NoChain { .. } => StoreError::Archive {
+            what: "there is no chain in it".into(),
+        },
+        error => error,
+    }
 }
 
 fn cut_off() -> StoreError {

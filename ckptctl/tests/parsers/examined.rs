@@ -333,9 +333,12 @@ pub fn archive(bytes: &[u8]) -> &'static str {
             return "a chain";
         }
         Err(StoreError::Archive { what }) => what,
-        Err(StoreError::Damaged { .. }) => "damaged chain".into(),
+        Err(error @ StoreError::Damaged { .. }) => {
+            let told = error.to_string();
+            assert!(!told.contains(".importing"), "{told}: that is gone");
+            "damaged chain".into()
+        }
         Err(StoreError::Unsupported { .. }) => "unsupported chain".into(),
-        Err(StoreError::NoChain { .. }) => "no chain".into(),
         Err(StoreError::Io { .. }) => "cannot be written".into(),
         Err(error) => panic!("{error:?}"),
     };
@@ -354,7 +357,7 @@ pub fn archive(bytes: &[u8]) -> &'static str {
         "twice",
         "half a commit",
         "damaged chain",
-        "no chain",
+        "there is no chain",
     ];
     let known = KNOWN.into_iter().find(|known| what.contains(known));
     match known {
