@@ -50,7 +50,10 @@ pub fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) ->
     table.set_header(columns.iter().map(|column| match column {
         Column::Words(name) | Column::Figures(name) => *name,
     }));
-    table.add_rows(rows);
+    table.add_rows(
+        rows.into_iter()
+            .map(|row| row.iter().map(|cell| visible(cell)).collect::<Vec<_>>()),
+    );
     for (at, column) in columns.iter().enumerate() {
         if let Some(set) = table.column_mut(at) {
             set.set_padding((0, 2));
@@ -67,7 +70,7 @@ pub fn facts(facts: impl IntoIterator<Item = (&'static str, String)>) -> String 
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
     for (name, value) in facts {
-        table.add_row([name.to_owned(), value]);
+        table.add_row([name.to_owned(), visible(&value)]);
     }
     if let Some(names) = table.column_mut(0) {
         names.set_padding((0, 2));
@@ -78,9 +81,36 @@ pub fn facts(facts: impl IntoIterator<Item = (&'static str, String)>) -> String 
     lines(&table)
 }
 
+/// Text in which what controls a terminal is written out: names and paths in a chain are whatever the
+/// program that wrote it made them.
+fn visible(text: &str) -> String {
+    let mut visible = String::new();
+    for c in text.chars() {
+        match c.is_control() {
+            true => visible.extend(c.escape_default()),
+            false => visible.push(c),
+        }
+    }
+    visible
+}
+
 fn lines(table: &Table) -> String {
     table
         .lines()
         .map(|line| line.trim_end().to_owned() + "\n")
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_controls_a_terminal_is_written_out() {
+        let name = || "t\u{e4}ble\u{1b}[2J\n".to_owned();
+        let shown = "t\u{e4}ble\\u{1b}[2J\\n";
+        assert_eq!(facts([("name", name())]), format!("name  {shown}\n"));
+        let table = table(&[Column::Words("NAME")], [vec![name()]]);
+        assert_eq!(table, format!("NAME\n{shown}\n"));
+    }
 }
