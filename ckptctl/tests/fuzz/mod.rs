@@ -11,6 +11,8 @@ use std::alloc::GlobalAlloc;
 use std::alloc::Layout;
 use std::alloc::System;
 use std::env;
+use std::io;
+use std::io::Write;
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
@@ -28,9 +30,13 @@ static SEED: AtomicU64 = AtomicU64::new(0);
 
 fn add(bytes: usize) {
     if bytes > 1 << 30 {
-        // It is refused, perhaps, and then nobody else can tell.
+        // It is refused, perhaps, and then nobody else can tell; not what keeps the words of a test
+        // until its end either.
         let seed = SEED.load(Ordering::Relaxed);
-        eprintln!("{bytes} bytes are wanted; to see it again: CKPT_FUZZ_SEED={seed}");
+        let _ = writeln!(
+            io::stderr(),
+            "{bytes} bytes are wanted; to see it again: CKPT_FUZZ_SEED={seed}"
+        );
     }
     let now = NOW.fetch_add(bytes, Ordering::Relaxed) + bytes;
     MOST.fetch_max(now, Ordering::Relaxed);
