@@ -138,6 +138,16 @@ mod tests {
     }
 
     #[test]
+    fn every_example_fits_a_terminal_of_80_columns() {
+        const INDENT: usize = 11;
+        for (verb, blocks) in sources() {
+            for line in blocks.iter().filter_map(Block::as_code).flat_map(str::lines) {
+                assert!(INDENT + line.chars().count() <= 80, "{verb}: {line}");
+            }
+        }
+    }
+
+    #[test]
     fn every_page_that_is_referred_to_is_there() {
         let pages: BTreeSet<String> = pages().into_iter().map(|(name, _)| name).collect();
         for (verb, blocks) in sources() {
