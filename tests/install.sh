@@ -53,7 +53,10 @@ each_verb_has_a_page() {
 }
 # A page has no date of its own.
 pages_are_clean() {
-	! mandoc -T lint -W warning "$root"/share/man/man*/* | grep -v 'missing date'
+	local complaints
+	complaints=$(mandoc -T lint -W warning "$root"/share/man/man*/* | grep -v 'missing date' || true)
+	echo "$complaints"
+	[[ -z $complaints ]]
 }
 each_shell_completes_each_verb() { # SHELL
 	local verb
