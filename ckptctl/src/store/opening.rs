@@ -19,15 +19,34 @@ use super::segment_file::SegmentFile;
 use super::writer::now_ns;
 use crate::sys::file;
 
-/// Makes the directory, or makes sure that it is one for a chain.
+/// Makes the directory, or makes sure that it is one for a chain; its name is on the disk then.
 pub(super) fn prepare_dir(dir: &Path) -> Result<(), StoreError> {
-    if file::make_dir(dir).map_err(StoreError::io("create", dir))? {
-        let parent = match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        return file::sync_dir(parent).map_err(StoreError::io("sync", parent));
+    let made = file::make_dir(dir).map_err(StoreError::io("create", dir))?;
+    if !made {
+        refuse_strangers(dir)?;
     }
+    // Whoever made it may not have come to that, and without its name all that is in it is lost.
+    let parent = dir.join("..");
+    match file::sync_dir(&parent) {
+        Err(error) if !made && cannot_be_synced(&error) => Ok(()),
+        synced => synced.map_err(StoreError::io("sync", &parent)),
+    }
+}
+
+/// Whether that says that we can do nothing about a directory's names: it may not be read, its
+/// file system knows of no syncing, as that of an automounter, or is read-only.
+fn cannot_be_synced(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::Unsupported
+            | io::ErrorKind::ReadOnlyFilesystem
+    )
+}
+
+/// Makes sure that there is a chain in a directory, or nothing that is not of one.
+fn refuse_strangers(dir: &Path) -> Result<(), StoreError> {
     let names = file::list_dir(dir).map_err(StoreError::io("read", dir))?;
     let mut stranger = None;
     for name in names {
