@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The file-system calls of the chain.
 //!
-//! Every one of them goes through [`call`], which under test first asks a fake
-//! what shall become of it. So a test can make any call fail, cut any write
+//! Every one of them goes through [`gate`], which under test asks a fake
+//! what shall become of it. So a test can make any call fail, cut any read or write
 //! short, or keep a log of what would be on the disk after a power failure.
+//!
+//! A call that a signal interrupted is made again when making it twice does no harm. A change of
+//! names is not: when it was done in spite of what it says, the second one fails.
 
 use std::fs;
 use std::io;
@@ -55,11 +58,11 @@ pub enum FileCall<'a> {
     RemoveDir(&'a Path),
 }
 
-/// A write that shall end early: after so many bytes, with this error.
-type Cut = Option<(usize, io::Error)>;
+/// What the fake makes of a read or a write: only so many bytes of it, and then this error, if any.
+type Part = (usize, Option<io::Error>);
 
 #[cfg(not(test))]
-fn gate(_what: &FileCall<'_>) -> io::Result<Cut> {
+fn gate(_what: &FileCall<'_>) -> io::Result<Option<Part>> {
     Ok(None)
 }
 
@@ -67,26 +70,58 @@ fn gate(_what: &FileCall<'_>) -> io::Result<Cut> {
 use fake::gate;
 
 /// Makes a call, unless the fake has something against it.
-fn call<T>(what: &FileCall<'_>, real: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+fn call_once<T>(what: &FileCall<'_>, real: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     match gate(what)? {
-        None => real(),
-        Some((_, error)) => Err(error),
+        Some((_, Some(error))) => Err(error),
+        _ => real(),
     }
 }
 
-/// Makes a write, or the part of it that the fake allows.
-fn call_write(
-    what: &FileCall<'_>,
-    bytes: &[u8],
-    real: impl FnOnce(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
-    match gate(what)? {
-        None => real(bytes),
-        Some((length, error)) => {
-            real(&bytes[..length.min(bytes.len())])?;
-            Err(error)
+/// Makes a call, again if a signal interrupted it. Only for calls that can be made twice.
+fn call<T>(what: &FileCall<'_>, mut real: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call_once(what, &mut real) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
         }
     }
+}
+
+/// Makes a read or a write of up to `len` bytes, or of the part of it that the fake allows;
+/// again if a signal interrupted it. Returns how many bytes were read or written.
+fn call_up_to(
+    what: &FileCall<'_>,
+    len: usize,
+    mut real: impl FnMut(usize) -> io::Result<usize>,
+) -> io::Result<usize> {
+    loop {
+        let done = match gate(what) {
+            Ok(None) => real(len),
+            Ok(Some((part, error))) => {
+                let done = real(part.min(len));
+                error.map_or(done, Err)
+            }
+            Err(error) => Err(error),
+        };
+        match done {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+/// Writes all of `bytes`, in as many calls as the system wants.
+fn write_all(file: &fs::File, path: &Path, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        let (rest, at) = (&bytes[done..], offset + done as u64);
+        let what = FileCall::Write(path, at, rest);
+        match call_up_to(&what, rest.len(), |len| file.write_at(&rest[..len], at))? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => done += written,
+        }
+    }
+    Ok(())
 }
 
 /// An open file that knows its name.
@@ -126,6 +161,11 @@ impl File {
         })
     }
 
+    /// The same file, under the name that it was given since.
+    pub fn renamed(self, path: PathBuf) -> File {
+        File { path, ..self }
+    }
+
     /// The name under which it was opened.
     pub fn path(&self) -> &Path {
         &self.path
@@ -140,18 +180,23 @@ impl File {
 
     /// Fills `bytes` from `offset`; `UnexpectedEof` when the file ends before.
     pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        call(&FileCall::Read(&self.path, offset, bytes.len()), || {
-            self.file.read_exact_at(bytes, offset)
-        })
+        let mut done = 0;
+        while done < bytes.len() {
+            let (rest, at) = (&mut bytes[done..], offset + done as u64);
+            let what = FileCall::Read(&self.path, at, rest.len());
+            match call_up_to(&what, rest.len(), |len| {
+                self.file.read_at(&mut rest[..len], at)
+            })? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => done += read,
+            }
+        }
+        Ok(())
     }
 
     /// Writes all of `bytes` at `offset`. When it fails, any part may be written.
     pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        call_write(
-            &FileCall::Write(&self.path, offset, bytes),
-            bytes,
-            |bytes| self.file.write_all_at(bytes, offset),
-        )
+        write_all(&self.file, &self.path, bytes, offset)
     }
 
     /// Has the system begin to write what was written here, without waiting for it. A hint:
@@ -193,30 +238,27 @@ impl File {
     /// The lock goes with the open file description: closing the file or the
     /// end of the process releases it, but a forked child keeps it.
     pub fn lock(self) -> io::Result<Result<LockedFile, File>> {
-        let path = self.path.clone();
-        call(&FileCall::Lock(&path), || {
-            match Flock::lock(self.file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => Ok(Ok(LockedFile {
-                    lock,
-                    path: self.path,
-                })),
-                Err((file, nix::Error::EWOULDBLOCK)) => Ok(Err(File {
-                    file,
-                    path: self.path,
-                })),
-                Err((_, errno)) => Err(errno.into()),
+        let File { file, path } = self;
+        match flock(
+            file,
+            &FileCall::Lock(&path),
+            FlockArg::LockExclusiveNonblock,
+        ) {
+            Ok(lock) => Ok(Ok(LockedFile { lock, path })),
+            Err((file, error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                Ok(Err(File { file, path }))
             }
-        })
+            Err((_, error)) => Err(error),
+        }
     }
 
     /// The whole of a small file, at most `limit` bytes of it.
     pub fn read_start(&self, limit: usize) -> io::Result<Vec<u8>> {
-        call(&FileCall::Read(&self.path, 0, limit), || {
-            let mut bytes = vec![0; limit];
-            let length = self.file.read_at(&mut bytes, 0)?;
-            bytes.truncate(length);
-            Ok(bytes)
-        })
+        let mut bytes = vec![0; limit];
+        let what = FileCall::Read(&self.path, 0, limit);
+        let length = call_up_to(&what, limit, |len| self.file.read_at(&mut bytes[..len], 0))?;
+        bytes.truncate(length);
+        Ok(bytes)
     }
 }
 
@@ -231,9 +273,7 @@ impl LockedFile {
     /// Replaces the whole content.
     pub fn set_content(&self, bytes: &[u8]) -> io::Result<()> {
         call(&FileCall::Truncate(&self.path, 0), || self.lock.set_len(0))?;
-        call_write(&FileCall::Write(&self.path, 0, bytes), bytes, |bytes| {
-            self.lock.write_all_at(bytes, 0)
-        })
+        write_all(&self.lock, &self.path, bytes, 0)
     }
 }
 
@@ -246,21 +286,34 @@ pub struct LockedDir {
 /// Waits for the exclusive lock of a directory. It keeps nobody from its files, only others
 /// that lock it.
 pub fn lock_dir(path: &Path) -> io::Result<LockedDir> {
-    call(&FileCall::LockDir(path), || {
-        let mut dir = fs::File::open(path)?;
-        loop {
-            match Flock::lock(dir, FlockArg::LockExclusive) {
-                Ok(lock) => return Ok(LockedDir { _lock: lock }),
-                Err((file, nix::Error::EINTR)) => dir = file,
-                Err((_, errno)) => return Err(errno.into()),
-            }
+    let dir = fs::File::open(path)?;
+    match flock(dir, &FileCall::LockDir(path), FlockArg::LockExclusive) {
+        Ok(lock) => Ok(LockedDir { _lock: lock }),
+        Err((_, error)) => Err(error),
+    }
+}
+
+/// Locks a file, again if a signal interrupted that; gives it back when that cannot be.
+fn flock(
+    mut file: fs::File,
+    what: &FileCall<'_>,
+    how: FlockArg,
+) -> Result<Flock<fs::File>, (fs::File, io::Error)> {
+    loop {
+        if let Err(error) = call(what, || Ok(())) {
+            return Err((file, error));
         }
-    })
+        match Flock::lock(file, how) {
+            Ok(lock) => return Ok(lock),
+            Err((again, nix::Error::EINTR)) => file = again,
+            Err((file, errno)) => return Err((file, errno.into())),
+        }
+    }
 }
 
 /// Makes a directory for its owner's eyes only; false when there is one.
 pub fn make_dir(path: &Path) -> io::Result<bool> {
-    call(&FileCall::MakeDir(path), || {
+    call_once(&FileCall::MakeDir(path), || {
         match fs::DirBuilder::new().mode(0o700).create(path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
@@ -289,17 +342,17 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
 
 /// Gives a file another name in the same file system, at once.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    call(&FileCall::Rename(from, to), || fs::rename(from, to))
+    call_once(&FileCall::Rename(from, to), || fs::rename(from, to))
 }
 
 /// Removes a file's name.
 pub fn unlink(path: &Path) -> io::Result<()> {
-    call(&FileCall::Unlink(path), || fs::remove_file(path))
+    call_once(&FileCall::Unlink(path), || fs::remove_file(path))
 }
 
 /// Removes a directory that is empty.
 pub fn remove_dir(path: &Path) -> io::Result<()> {
-    call(&FileCall::RemoveDir(path), || fs::remove_dir(path))
+    call_once(&FileCall::RemoveDir(path), || fs::remove_dir(path))
 }
 
 /// Lets a test decide what becomes of a call.
@@ -317,6 +370,8 @@ pub(crate) mod fake {
         Go,
         /// It is not made and fails with this errno.
         Fail(i32),
+        /// A read or a write: only so many bytes are read or written, at least one.
+        Short(usize),
         /// A write: so many bytes are written, then it fails with this errno.
         CutWrite(usize, i32),
     }
@@ -371,7 +426,7 @@ pub(crate) mod fake {
         }
     }
 
-    pub(super) fn gate(what: &FileCall<'_>) -> io::Result<super::Cut> {
+    pub(super) fn gate(what: &FileCall<'_>) -> io::Result<Option<super::Part>> {
         let verdict =
             HOOK.with_borrow_mut(|hook| hook.as_mut().map_or(Verdict::Go, |hook| hook(what)));
         let verdict = match (verdict, SHARED.with_borrow(Clone::clone)) {
@@ -381,9 +436,72 @@ pub(crate) mod fake {
         match verdict {
             Verdict::Go => Ok(None),
             Verdict::Fail(errno) => Err(io::Error::from_raw_os_error(errno)),
-            Verdict::CutWrite(length, errno) => {
-                Ok(Some((length, io::Error::from_raw_os_error(errno))))
+            Verdict::Short(len) => Ok(Some((len, None))),
+            Verdict::CutWrite(len, errno) => {
+                Ok(Some((len, Some(io::Error::from_raw_os_error(errno)))))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::fake::Verdict;
+    use super::*;
+
+    /// Does something with a file of ten bytes while the fake lets reads and writes have two bytes
+    /// each, and has every other call of any kind that can be made again interrupted.
+    fn disturbed<R>(body: impl FnOnce(&Path) -> R) -> R {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, b"0123456789").unwrap();
+        let calls = Cell::new(0);
+        let hook = move |call: &FileCall<'_>| {
+            calls.set(calls.get() + 1);
+            match call {
+                _ if calls.get() % 2 == 1 => Verdict::Fail(libc::EINTR),
+                FileCall::Read(..) | FileCall::Write(..) => Verdict::Short(2),
+                _ => Verdict::Go,
+            }
+        };
+        fake::with(hook, || body(&path))
+    }
+
+    #[test]
+    fn reads_and_writes_go_on_where_the_system_or_a_signal_ended_them() {
+        let read = disturbed(|path| {
+            let file = File::create(path).unwrap();
+            file.write_all_at(b"abcde", 3).unwrap();
+            file.sync_data().unwrap();
+            file.truncate(9).unwrap();
+            let mut bytes = [0; 9];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            let beyond = file.read_exact_at(&mut [0; 10], 0).unwrap_err();
+            assert_eq!(beyond.kind(), io::ErrorKind::UnexpectedEof);
+            bytes
+        });
+        assert_eq!(&read, b"012abcde8");
+    }
+
+    #[test]
+    fn a_lock_that_a_signal_interrupted_is_taken() {
+        disturbed(|path| {
+            let first = File::create(path).unwrap().lock().unwrap();
+            assert!(first.is_ok());
+            let second = File::create(path).unwrap().lock().unwrap();
+            assert!(second.is_err(), "somebody has it");
+            lock_dir(path.parent().unwrap()).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_change_of_names_that_was_interrupted_is_not_made_again() {
+        disturbed(|path| {
+            let error = unlink(path).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+            unlink(path).unwrap();
+        });
     }
 }
