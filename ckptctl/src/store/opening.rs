@@ -99,7 +99,7 @@ pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Makes the first segment.
+/// Makes the first segment. Its name is not on the disk yet.
 pub(super) fn begin(dir: &Path, scan: &mut Scan, features: u64) -> Result<(), StoreError> {
     getrandom::fill(&mut scan.chain_id)
         .map_err(|error| StoreError::io("get random bytes for", dir)(error.into()))?;

@@ -165,26 +165,23 @@ impl FirstBlock {
     }
 }
 
-/// Makes a segment that is there as a whole or not at all, also after a crash.
+/// Makes a segment that is there as a whole or not at all, also after a crash. Its name is not on
+/// the disk before the directory was synced, so nothing may be appended before that.
+///
+/// Once it has its name it stays: somebody may have seen it, and a name that is taken away can
+/// come back when the power fails, behind a segment that has grown meanwhile.
 pub(super) fn create(dir: &Path, fields: &SegmentFields) -> Result<File, StoreError> {
     let path = dir.join(name(fields.segment));
     let unfinished = dir.join(name(fields.segment) + UNFINISHED);
-    let made = write_new(dir, &unfinished, &path, &SegmentHeader::new(fields));
+    let made = write_new(&unfinished, &path, &SegmentHeader::new(fields));
     if made.is_err() {
-        // What cannot be removed does no harm: an unfinished segment is removed
-        // by the next writer, an empty last one is sound and gets replaced.
+        // What cannot be removed does no harm: the next writer removes it.
         let _ = file::unlink(&unfinished);
-        let _ = file::unlink(&path);
     }
-    made
+    Ok(made?.renamed(path))
 }
 
-fn write_new(
-    dir: &Path,
-    unfinished: &Path,
-    path: &Path,
-    header: &SegmentHeader,
-) -> Result<File, StoreError> {
+fn write_new(unfinished: &Path, path: &Path, header: &SegmentHeader) -> Result<File, StoreError> {
     let file = File::create(unfinished).map_err(StoreError::io("create", unfinished))?;
     file.truncate(0)
         .map_err(StoreError::io("truncate", unfinished))?;
@@ -193,8 +190,7 @@ fn write_new(
     file.sync_data()
         .map_err(StoreError::io("sync", unfinished))?;
     file::rename(unfinished, path).map_err(StoreError::io("rename", unfinished))?;
-    file::sync_dir(dir).map_err(StoreError::io("sync", dir))?;
-    File::create(path).map_err(StoreError::io("open", path))
+    Ok(file)
 }
 
 #[cfg(test)]

@@ -128,6 +128,8 @@ pub struct Writer {
     file: File,
     /// Where the next record goes in it.
     end: u64,
+    /// The name of the last segment may not be on the disk yet.
+    unnamed: bool,
     /// Something may stand behind `end`.
     unfinished: bool,
     poisoned: Option<String>,
@@ -207,6 +209,7 @@ impl Writer {
             known,
             file,
             end,
+            unnamed: false,
             unfinished: false,
             poisoned: None,
         };
@@ -285,6 +288,8 @@ impl Writer {
         fill: impl FnOnce(&mut PageSink<'_>) -> Result<(), E>,
     ) -> Result<&CommitInfo, E> {
         self.undo()?;
+        self.sync_name()
+            .map_err(|error| append::name_full(error, meta.epoch))?;
         // Whoever restores has read what it needed.
         self.chain.scan.release_files();
         let _lock = self.keep_parent(meta)?;
@@ -403,9 +408,10 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`], [`StoreError::Poisoned`]. The chain is as it was.
+    /// [`StoreError::Io`], [`StoreError::Poisoned`]. The chain has what it had.
     pub fn close_segment(&mut self) -> Result<(), StoreError> {
         self.undo()?;
+        self.sync_name()?;
         self.next_segment(self.options.features(Kind::Commit))
     }
 
@@ -468,8 +474,21 @@ impl Writer {
             kind: FileKind::Segment,
             held: Held::default(),
         });
+        scan.end = Some(BLOCK);
         self.file = file;
         self.end = BLOCK;
+        self.unnamed = true;
+        self.sync_name()
+    }
+
+    /// Sees to it that the last segment has its name for good: what is appended to it must not be
+    /// lost with that.
+    fn sync_name(&mut self) -> Result<(), StoreError> {
+        if self.unnamed {
+            let dir = &self.chain.dir;
+            file::sync_dir(dir).map_err(StoreError::io("sync", dir))?;
+            self.unnamed = false;
+        }
         Ok(())
     }
 
