@@ -4,8 +4,8 @@
 //!
 //! # How nothing is lost
 //!
-//! The base is written under another name, synced, and renamed; that is the moment from which on
-//! readers and writers take it for the segments. These are removed when the name is on the disk
+//! The base is written under another name, synced, and renamed when the segment behind it has its
+//! name for good; that is the moment from which on readers and writers take it for the segments. These are removed when the name is on the disk
 //! for good. Whoever is killed before the rename leaves a file that nobody looks at, and
 //! afterwards files that nobody looks at either; the next compactor or writer removes them.
 //!
@@ -230,6 +230,9 @@ fn attempt(
             }),
         }
     })?;
+    // A writer that was killed, or is about to do it itself, may not have synced the name of the
+    // segment behind the base. Without that segment the base is the end of no chain.
+    file::sync_dir(dir).map_err(StoreError::io("sync", dir))?;
     {
         let _parents = ParentsLock::wait(dir)?;
         let now = Chain::open(dir)?;
