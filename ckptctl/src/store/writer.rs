@@ -192,8 +192,10 @@ impl Writer {
         }
         // A writer that was killed may have left its last record and segment in
         // the page cache only; what builds on them must not outlive them.
-        file.sync_data()
-            .map_err(StoreError::io("sync", &last.path))?;
+        if !recovery.created {
+            file.sync_data()
+                .map_err(StoreError::io("sync", &last.path))?;
+        }
         file::sync_dir(&dir).map_err(StoreError::io("sync", &dir))?;
         opening::remove_leftovers(&dir, &mut scan, &mut recovery.removed)?;
         recovery.torn = scan.torn.take();
