@@ -6,10 +6,10 @@ use super::failing_saves::Images;
 use super::failing_saves::Program;
 use super::failing_saves::assert_is_what_was_committed;
 use super::*;
+use crate::store::tests::disk::Change;
+use crate::store::tests::disk::Disk;
+use crate::store::tests::disk::Random;
 use crate::store::tests::memory_dir;
-use crate::store::tests::power_failure::Change;
-use crate::store::tests::power_failure::Disk;
-use crate::store::tests::power_failure::Random;
 use crate::sys::file::fake::share;
 
 /// Runs a program whose calls are logged. The log, and what the program had by epoch.
@@ -17,13 +17,16 @@ fn record(fail_calls: impl Fn(u64) -> Verdict + Send + Sync + 'static) -> (Vec<C
     let temp = memory_dir();
     let log: Arc<Mutex<Vec<Change>>> = Arc::default();
     let sharing = {
-        let log = Arc::clone(&log);
+        let (log, root) = (Arc::clone(&log), temp.path().to_owned());
         let calls = AtomicU64::new(0);
         share(move |call| {
             let verdict = fail_calls(1 + calls.fetch_add(1, Ordering::SeqCst));
-            if let Verdict::Go = verdict {
-                log.lock().unwrap().extend(Change::of(call));
-            }
+            let change = match (Change::of(call, &root), &verdict) {
+                (change, Verdict::Go) => change,
+                (Some(Change::SyncData(path)), _) => Some(Change::FailedSync(path)),
+                _ => None,
+            };
+            log.lock().unwrap().extend(change);
             verdict
         })
     };

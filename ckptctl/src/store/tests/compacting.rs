@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::failing_calls::Spell;
-use super::failing_calls::for_every_failure;
-use super::failing_calls::with_failure;
-use super::power_failure::Change;
-use super::power_failure::Disk;
-use super::power_failure::Random;
-use super::power_failure::record;
+use super::disk::Change;
+use super::disk::Disk;
+use super::disk::record;
+use super::expectation::Expectation;
+use super::expectation::Needs;
+use super::expectation::Told;
+use super::expectation::summary;
 use super::*;
 use crate::store::Compaction;
 use crate::store::Keep;
@@ -61,52 +61,6 @@ fn epochs(chain: &Chain) -> BTreeSet<u64> {
     report.restorable.into_iter().collect()
 }
 
-#[test]
-fn every_call_of_a_compaction_can_fail_and_nothing_that_is_kept_is_lost() {
-    let all: BTreeSet<u64> = (1..=5).collect();
-    let kept: BTreeSet<u64> = (4..=5).collect();
-    for (spell, written) in [
-        (Spell::Once, false),
-        (Spell::Once, true),
-        (Spell::ForGood, false),
-    ] {
-        for_every_failure(|nth, way| {
-            let temp = memory_dir();
-            let mut writer = Some(write(temp.path(), 1..=5));
-            if !written {
-                writer = None;
-            }
-            let done = with_failure(nth, way, spell, || compact_to(temp.path(), 2));
-            let Some(done) = done else { return false };
-            let found = epochs(&Chain::open(temp.path()).unwrap());
-            match done {
-                // What failed was the removal of what is not needed any more.
-                Ok(done) => assert_eq!(found, done.kept.into_iter().collect()),
-                // Only the last sync can fail with the base in place.
-                Err(_) => assert!(found == all || found.is_superset(&kept), "{found:?}"),
-            }
-            if !names(temp.path()).contains("base-") {
-                assert_eq!(found, all, "call {nth}");
-            }
-            // A program that runs does not notice.
-            if let Some(writer) = &mut writer {
-                append(writer, 6).unwrap();
-            }
-            drop(writer);
-            let mut writer = open(temp.path(), SEGMENT_BYTES).unwrap();
-            if !written {
-                append(&mut writer, 6).unwrap();
-            }
-            drop(writer);
-            let done = compact_to(temp.path(), 2).unwrap();
-            assert_eq!(done.not_removed, [""; 0].map(std::path::PathBuf::from));
-            assert_eq!(epochs(&Chain::open(temp.path()).unwrap()), [5, 6].into());
-            assert!(!names(temp.path()).contains(".tmp"));
-            true
-        });
-    }
-}
-
 fn names(dir: &Path) -> String {
     let names = std::fs::read_dir(dir).unwrap();
     let names: Vec<String> = names
@@ -141,94 +95,118 @@ fn a_full_disk_says_what_to_do_and_leaves_nothing_behind() {
 
 /// A life with commits and compactions that keep the two newest epochs, some with a writer
 /// there and some without.
-fn life() -> (tempfile::TempDir, Vec<Change>) {
+fn life() -> Vec<Change> {
     let temp = memory_dir();
-    let log = record(|reported| {
-        let mut writer = open(temp.path(), SEGMENT_BYTES).unwrap();
+    let dir = temp.path().join("chain");
+    let log = record(temp.path(), |log| {
+        let mut writer = open(&dir, SEGMENT_BYTES).unwrap();
         for epoch in 1..=5 {
-            append(&mut writer, epoch).unwrap();
-            reported(epoch);
+            log.commit(epoch, |epoch| append(&mut writer, epoch));
         }
-        compact_to(temp.path(), 2).unwrap();
-        append(&mut writer, 6).unwrap();
-        reported(6);
+        compact_to(&dir, 2).unwrap();
+        log.commit(6, |epoch| append(&mut writer, epoch));
         drop(writer);
-        compact_to(temp.path(), 2).unwrap();
-        let mut writer = open(temp.path(), SEGMENT_BYTES).unwrap();
-        append(&mut writer, 7).unwrap();
-        reported(7);
+        compact_to(&dir, 2).unwrap();
+        let mut writer = open(&dir, SEGMENT_BYTES).unwrap();
+        log.commit(7, |epoch| append(&mut writer, epoch));
         drop(writer);
-        compact_to(temp.path(), 2).unwrap();
+        compact_to(&dir, 2).unwrap();
     });
-    let bases = log.iter().filter(
-        |change| matches!(change, Change::Rename(_, to) if to.to_string_lossy().contains("base")),
-    );
-    assert_eq!(bases.count(), 3);
-    (temp, log)
+    assert_eq!(bases(&log).len(), 3);
+    log
 }
 
-/// What must hold of what is found after `reported` was reported.
-fn is_whole(dir: &Path, reported: u64, what: &str) {
-    let read_only = Chain::open(dir);
-    if let Ok(chain) = &read_only {
-        // A reader sees the same before any writer came.
-        assert_eq!(chain.damage(), [], "{what}");
+/// Where in a log bases get their names.
+fn bases(log: &[Change]) -> Vec<usize> {
+    let is_base = |change: &Change| matches!(change, Change::Rename(_, to) if to.to_string_lossy().contains("base"));
+    (0..log.len()).filter(|&at| is_base(&log[at])).collect()
+}
+
+/// The two newest epochs are always there, and can be compacted to.
+fn expectation() -> Expectation<'static> {
+    Expectation {
+        options: options(),
+        is_whole: &|epochs| {
+            let newest = epochs.last().copied().unwrap_or(0);
+            newest < 2 || epochs.contains(&(newest - 1))
+        },
+        then: &|dir| {
+            compact_to(dir, 2).map_err(|error| error.to_string())?;
+            let chain = Chain::open(dir).map_err(|error| error.to_string())?;
+            match (chain.damage().is_empty(), chain.commits().len()) {
+                (true, 1..=2) if !names(dir).contains(".tmp") => Ok(()),
+                left => Err(format!("compacted, it has {left:?}, {}", names(dir))),
+            }
+        },
+        ..Expectation::default()
     }
-    let (mut writer, recovery) =
-        Writer::open_or_create(dir, options()).unwrap_or_else(|error| panic!("{what}: {error}"));
-    assert_eq!(recovery.damage, vec![], "{what}");
-    let found = epochs(writer.chain());
-    let newest = found.last().copied().unwrap_or(0);
-    assert!(
-        (reported..=reported + 1).contains(&newest),
-        "{what}: {newest} is there, {reported} was reported"
-    );
-    assert!(
-        newest < 2 || found.contains(&(newest - 1)),
-        "{what}: {found:?}"
-    );
-    append(&mut writer, newest + 1).unwrap();
-    drop(writer);
-    compact_to(dir, 2).unwrap();
-    let found = epochs(&Chain::open(dir).unwrap());
-    let two = [newest, newest + 1].into_iter().filter(|&epoch| epoch > 0);
-    assert_eq!(found, two.collect(), "{what}");
-    assert!(!names(dir).contains(".tmp"), "{what}");
-}
-
-fn reported(changes: &[Change]) -> u64 {
-    let reported = changes.iter().filter_map(|change| match change {
-        Change::Reported(epoch) => Some(*epoch),
-        _ => None,
-    });
-    reported.max().unwrap_or(0)
 }
 
 #[test]
 fn killed_between_any_two_calls_nothing_that_is_kept_is_lost() {
-    let (_temp, log) = life();
+    let log = life();
     for moment in 0..=log.len() {
         let temp = memory_dir();
         Disk::replay(&log[..moment]).lay_out(temp.path());
-        is_whole(
-            temp.path(),
-            reported(&log[..moment]),
-            &format!("moment {moment}"),
-        );
+        let checked = expectation().check(temp.path(), Told::until(&log[..moment]));
+        if let Err(what) = checked {
+            panic!("moment {moment}: {what}; the log: {}", summary(&log));
+        }
     }
 }
 
 #[test]
 fn when_the_power_fails_at_any_moment_nothing_that_is_kept_is_lost() {
-    let (_temp, log) = life();
-    for moment in 0..=log.len() {
-        let disk = Disk::replay(&log[..moment]);
-        for way in 0..8 {
-            let seed = (moment as u64 + 1) * 1_000_003 + way;
-            let temp = memory_dir();
-            disk.fail(&mut Random(seed), temp.path());
-            let what = format!("moment {moment}, seed {seed}");
-            is_whole(temp.path(), reported(&log[..moment]), &what);
+    let states = expectation().try_everywhere(&life(), 6);
+    assert!(states > 400, "{states} are too few to be all");
+}
+
+/// A compaction after somebody was killed at some moment; none when there was no chain yet.
+fn compacted(first: &[Change], killed: usize) -> Option<Vec<Change>> {
+    let temp = memory_dir();
+    Disk::replay(&first[..killed]).lay_out(temp.path());
+    let dir = temp.path().join("chain");
+    let mut found = true;
+    let second = record(temp.path(), |_| match compact_to(&dir, 2) {
+        Err(StoreError::NoChain { .. }) => found = false,
+        done => drop(done.unwrap()),
+    });
+    found.then(|| [&first[..killed], &second].concat())
+}
+
+#[test]
+fn a_compaction_after_somebody_was_killed_loses_nothing_when_the_power_fails() {
+    let first = life();
+    let mut states = 0;
+    for killed in 0..=bases(&first)[0] + 8 {
+        let Some(log) = compacted(&first, killed) else {
+            continue;
+        };
+        states += match expectation().try_at(&log, killed..=log.len(), 2) {
+            Ok(states) => states,
+            Err(what) => panic!("killed at {killed}: {what}; the log: {}", summary(&log)),
+        };
+    }
+    assert!(states > 1000, "{states} are too few to be all");
+}
+
+#[test]
+fn a_compaction_that_left_any_sync_out_would_be_found_out() {
+    let first = life();
+    let first_base = bases(&first)[0];
+    let mut needs = Needs::default();
+    // With a writer there; then after somebody was killed who had just given a segment or a base
+    // its name.
+    needs.learn(&expectation(), &first, first_base - 2..first_base + 4);
+    for killed in 0..=first_base {
+        if let Change::Rename(..) = first[killed] {
+            let log = compacted(&first, killed + 1).unwrap();
+            needs.learn(&expectation(), &log, killed + 1..log.len());
         }
     }
+    needs.assert_are([
+        "a base before the directory is synced",
+        "the directory before a base gets its name",
+        "the directory before a segment is removed",
+    ]);
 }

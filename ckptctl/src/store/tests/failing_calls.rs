@@ -184,7 +184,7 @@ fn a_caller_that_fails_or_panics_midway_leaves_no_trace() {
     let mut writer = open(temp.path(), 1 << 20).unwrap();
     append(&mut writer, 1).unwrap();
     // Enough noise to have been written in part.
-    let noise: Vec<u8> = (0..40).flat_map(|epoch| delta(epoch).remove(0).1).collect();
+    let noise: Vec<u8> = (0..40).flat_map(noise).collect();
     let mut large = meta(2);
     large.arena_len_pages = 4000;
 

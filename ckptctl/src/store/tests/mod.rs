@@ -3,12 +3,20 @@
 //! changes between two calls. These tests need the fake behind the system calls;
 //! all others are in `ckptctl/tests`.
 
+#[cfg(feature = "cli")]
+mod archives;
 mod changing_files;
 mod compacting;
+pub(crate) mod disk;
+pub(crate) mod every_call;
+mod expectation;
 mod failing_calls;
-pub(crate) mod power_failure;
+pub(crate) mod failing_work;
+mod power_failure;
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Mutex;
 
 use super::Chain;
 use super::CommitMeta;
@@ -44,17 +52,31 @@ pub(crate) fn meta(epoch: u64) -> CommitMeta {
     }
 }
 
+/// A page of noise.
+fn noise(seed: u64) -> Vec<u8> {
+    // Made once: these tests need it often.
+    static MADE: Mutex<BTreeMap<u64, Vec<u8>>> = Mutex::new(BTreeMap::new());
+    let make = || {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let noise = (0..PAGE).map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as u8
+        });
+        noise.collect()
+    };
+    MADE.lock()
+        .unwrap()
+        .entry(seed)
+        .or_insert_with(make)
+        .clone()
+}
+
 /// Every epoch is its parent with one page of noise and two even pages.
 fn delta(epoch: u64) -> Vec<(u64, Vec<u8>)> {
-    let mut state = epoch.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let noise = (0..PAGE).map(|_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    });
     let at = epoch % (ARENA_PAGES - 4);
-    vec![(at, noise.collect()), (at + 2, vec![epoch as u8; 2 * PAGE])]
+    vec![(at, noise(epoch)), (at + 2, vec![epoch as u8; 2 * PAGE])]
 }
 
 fn append(writer: &mut Writer, epoch: u64) -> Result<(), StoreError> {
@@ -87,11 +109,7 @@ fn assert_holds(chain: &Chain, newest: u64) {
     assert_eq!(report.damage, vec![]);
     assert_eq!(report.restorable, (1..=newest).collect::<Vec<_>>());
     for epoch in 1..=newest {
-        let mut restored = vec![0; ARENA_PAGES as usize * PAGE];
-        let mut loader = chain.load(epoch).unwrap();
-        while let Some(run) = loader.next_run().unwrap() {
-            restored[run.pgoff as usize * PAGE..][..run.bytes.len()].copy_from_slice(run.bytes);
-        }
+        let restored = expectation::restored(chain, epoch).unwrap();
         assert!(restored == image(epoch), "epoch {epoch} is something else");
     }
 }

@@ -1,288 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A disk that forgets what was not synced: at every moment of a writer's life
-//! the power fails, in many ways, and no commit that was reported is lost.
+//! At every moment of a writer's life the power fails, in every way that is legal, and no commit
+//! that was reported is lost. And each sync is needed for that: a model that finds nothing
+//! shows nothing.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::ops::RangeInclusive;
-use std::path::Path;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use nix::libc::EIO;
+
+use super::disk::Change;
+use super::disk::Disk;
+use super::disk::Log;
+use super::disk::record;
+use super::disk::record_failing;
+use super::expectation::Expectation;
+use super::expectation::Needs;
+use super::expectation::summary;
 use super::*;
 use crate::sys::file::FileCall;
-use crate::sys::file::fake;
-use crate::sys::file::fake::Verdict;
 
-const SECTOR: usize = 512;
 /// So that a segment takes two commits.
 const SEGMENT_BYTES: u64 = 20_000;
 
-/// A change to the disk, as far as `docs/format.md` section 5 assumes anything.
-#[derive(Clone, Debug)]
-pub(crate) enum Change {
-    Create(OsString),
-    Write(OsString, u64, Vec<u8>),
-    Truncate(OsString, u64),
-    SyncData(OsString),
-    Rename(OsString, OsString),
-    Unlink(OsString),
-    SyncDir,
-    /// Not a change: the writer reported this epoch as durable.
-    Reported(u64),
-}
-
-impl Change {
-    /// What a call changes.
-    pub(crate) fn of(call: &FileCall<'_>) -> Option<Change> {
-        let name = |path: &Path| path.file_name().unwrap().to_owned();
-        Some(match call {
-            FileCall::Create(path) => Change::Create(name(path)),
-            FileCall::Write(path, at, bytes) => Change::Write(name(path), *at, bytes.to_vec()),
-            FileCall::Truncate(path, len) => Change::Truncate(name(path), *len),
-            FileCall::SyncData(path) => Change::SyncData(name(path)),
-            FileCall::Rename(from, to) => Change::Rename(name(from), name(to)),
-            FileCall::Unlink(path) => Change::Unlink(name(path)),
-            FileCall::SyncDir(_) => Change::SyncDir,
-            _ => return None,
-        })
+fn expectation() -> Expectation<'static> {
+    Expectation {
+        options: Options {
+            segment_bytes: SEGMENT_BYTES,
+            ..Options::default()
+        },
+        ..Expectation::default()
     }
 }
 
-/// Keeps a log of all changes while `body` runs.
-pub(super) fn record(body: impl FnOnce(&dyn Fn(u64))) -> Vec<Change> {
-    let log = Rc::new(RefCell::new(Vec::new()));
-    let hook_log = Rc::clone(&log);
-    let hook = move |call: &FileCall<'_>| {
-        hook_log.borrow_mut().extend(Change::of(call));
-        Verdict::Go
-    };
-    fake::with(hook, || {
-        body(&|epoch| log.borrow_mut().push(Change::Reported(epoch)))
-    });
-    log.take()
-}
-
-/// Small, and the same on every run.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % bound
-    }
-}
-
-/// A file's content: what is safe, and what was asked for since.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Inode {
-    safe: Vec<u8>,
-    pending: Vec<Pending>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum Pending {
-    Write(usize, Vec<u8>),
-    Truncate(usize),
-}
-
-impl Inode {
-    fn apply(content: &mut Vec<u8>, change: &Pending) {
-        match change {
-            Pending::Write(at, bytes) => {
-                content.resize(content.len().max(at + bytes.len()), 0);
-                content[*at..at + bytes.len()].copy_from_slice(bytes);
-            }
-            Pending::Truncate(len) => content.resize(*len, 0),
-        }
-    }
-
-    fn sync(&mut self) {
-        for change in std::mem::take(&mut self.pending) {
-            Inode::apply(&mut self.safe, &change);
-        }
-    }
-
-    /// What may be found after a power failure: of every write since the last
-    /// sync any sectors or none; the length as it was after any of them.
-    fn after_failure(&self, random: &mut Random) -> Vec<u8> {
-        let mut content = self.safe.clone();
-        let mut len = content.len();
-        // A truncation and what follows it are ordered: lengths are journalled.
-        let kept = random.below(self.pending.len() + 1);
-        let odds = random.below(4);
-        for change in &self.pending[..kept] {
-            match change {
-                Pending::Truncate(_) => {
-                    Inode::apply(&mut content, change);
-                    len = content.len();
-                }
-                Pending::Write(at, bytes) => {
-                    len = len.max(at + bytes.len());
-                    let mut start = 0;
-                    while start < bytes.len() {
-                        let end = ((at + start) / SECTOR + 1) * SECTOR - at;
-                        let end = end.min(bytes.len());
-                        if random.below(4) >= odds {
-                            let sector = bytes[start..end].to_vec();
-                            Inode::apply(&mut content, &Pending::Write(at + start, sector));
-                        }
-                        start = end;
-                    }
-                }
-            }
-        }
-        match random.below(3) {
-            // Data on the disk is no use before the length is.
-            0 => content.truncate(self.safe.len().max(random.below(len + 1)).min(len)),
-            1 => content.resize(len, 0),
-            _ => {}
-        }
-        content
-    }
-}
-
-/// The disk's directory: which names stand for which inodes.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Disk {
-    inodes: Vec<Inode>,
-    names: BTreeMap<OsString, usize>,
-    /// The names after each change since the last sync of the directory, oldest
-    /// first; the first is safe.
-    past_names: Vec<BTreeMap<OsString, usize>>,
-}
-
-impl Disk {
-    pub(crate) fn replay(changes: &[Change]) -> Disk {
-        let mut disk = Disk::default();
-        for change in changes {
-            let before = disk.names.clone();
-            match change {
-                Change::Create(name) if !disk.names.contains_key(name) => {
-                    disk.names.insert(name.clone(), disk.inodes.len());
-                    disk.inodes.push(Inode::default());
-                }
-                Change::Write(name, at, bytes) => {
-                    disk.inode(name)
-                        .pending
-                        .push(Pending::Write(*at as usize, bytes.clone()));
-                }
-                Change::Truncate(name, len) => {
-                    disk.inode(name)
-                        .pending
-                        .push(Pending::Truncate(*len as usize));
-                }
-                Change::SyncData(name) => disk.inode(name).sync(),
-                Change::Rename(from, to) => {
-                    if let Some(inode) = disk.names.remove(from) {
-                        disk.names.insert(to.clone(), inode);
-                    }
-                }
-                Change::Unlink(name) => {
-                    disk.names.remove(name);
-                }
-                Change::SyncDir => disk.past_names.clear(),
-                Change::Create(_) | Change::Reported(_) => {}
-            }
-            if disk.names != before {
-                disk.past_names.push(before);
-            }
-        }
-        disk
-    }
-
-    fn inode(&mut self, name: &OsString) -> &mut Inode {
-        let inode = self.names[name];
-        &mut self.inodes[inode]
-    }
-
-    /// Lays out in `dir` what is found while the power is on.
-    pub(super) fn lay_out(mut self, dir: &Path) {
-        for (name, inode) in &self.names {
-            self.inodes[*inode].sync();
-            std::fs::write(dir.join(name), &self.inodes[*inode].safe).unwrap();
-        }
-    }
-
-    /// Lays out in `dir` what may be found after a power failure.
-    pub(crate) fn fail(&self, random: &mut Random, dir: &Path) {
-        let at = random.below(self.past_names.len() + 1);
-        let names = self.past_names.get(at).unwrap_or(&self.names);
-        for (name, inode) in names {
-            std::fs::write(dir.join(name), self.inodes[*inode].after_failure(random)).unwrap();
-        }
-    }
-}
-
-/// Lets the power fail at every moment of a log, `ways` times each.
-fn fail_everywhere(log: &[Change], ways: u64) {
-    let torn = fail_at(log, 0..=log.len(), ways);
-    assert!(
-        torn > log.len(),
-        "{torn} torn tails are too few to have tried much"
-    );
-}
-
-/// Lets the power fail at some moments of a log; returns how many tails were torn.
-fn fail_at(log: &[Change], moments: RangeInclusive<usize>, ways: u64) -> usize {
-    let newest_reported = |changes: &[Change]| {
-        let reported = changes.iter().filter_map(|change| match change {
-            Change::Reported(epoch) => Some(*epoch),
-            _ => None,
-        });
-        reported.max().unwrap_or(0)
-    };
-    let mut torn = 0;
-    for moment in moments {
-        let disk = Disk::replay(&log[..moment]);
-        let reported = newest_reported(&log[..moment]);
-        for way in 0..ways {
-            let seed = (moment as u64 + 1) * 1_000_003 + way;
-            let temp = memory_dir();
-            disk.fail(&mut Random(seed), temp.path());
-            let options = Options {
-                segment_bytes: SEGMENT_BYTES,
-                ..Options::default()
-            };
-            let (mut writer, recovery) = Writer::open_or_create(temp.path(), options)
-                .unwrap_or_else(|error| panic!("moment {moment}, seed {seed}: {error}"));
-            assert_eq!(recovery.damage, vec![], "moment {moment}, seed {seed}");
-            torn += usize::from(recovery.torn.is_some());
-            let newest = writer
-                .chain()
-                .newest()
-                .unwrap()
-                .map_or(0, |commit| commit.epoch);
-            // What was being written may be there as a whole.
-            assert!(
-                (reported..=reported + 1).contains(&newest),
-                "moment {moment}, seed {seed}: {newest} is there, {reported} was reported"
-            );
-            assert_holds(writer.chain(), newest);
-            append(&mut writer, newest + 1).unwrap();
-            assert_holds(&Chain::open(temp.path()).unwrap(), newest + 1);
-        }
-    }
-    torn
-}
-
-/// Eight commits in several segments.
-fn life() -> Vec<Change> {
+/// Commits in several segments, from the making of the directory on.
+fn life(newest: u64) -> Vec<Change> {
     let temp = memory_dir();
-    record(|reported| {
-        let mut writer = open(temp.path(), SEGMENT_BYTES).unwrap();
-        for epoch in 1..=8 {
-            append(&mut writer, epoch).unwrap();
-            reported(epoch);
+    record(temp.path(), |log| {
+        let mut writer = open(&temp.path().join("chain"), SEGMENT_BYTES).unwrap();
+        for epoch in 1..=newest {
+            log.commit(epoch, |epoch| append(&mut writer, epoch));
         }
     })
 }
 
 #[test]
 fn no_reported_commit_is_lost_when_the_power_fails() {
-    let log = life();
+    let log = life(6);
     let segments = log
         .iter()
         .filter(|change| matches!(change, Change::Rename(..)))
@@ -291,89 +56,276 @@ fn no_reported_commit_is_lost_when_the_power_fails() {
         segments >= 3,
         "the power must fail while segments are begun, too"
     );
-    fail_everywhere(&log, 12);
+    let states = expectation().try_everywhere(&log, 80);
+    assert!(states > 800, "{states} are too few to be all");
 }
 
-/// A model that finds nothing shows nothing.
 #[test]
 fn a_writer_that_left_any_sync_out_would_be_found_out() {
-    let log = life();
-    let begun = log
-        .iter()
-        .position(|change| matches!(change, Change::Reported(1)));
-    let ended = log
-        .iter()
-        .position(|change| matches!(change, Change::Reported(7)));
-    let mut left_out = 0;
-    for at in begun.unwrap()..ended.unwrap() {
-        if !matches!(log[at], Change::SyncData(_) | Change::SyncDir) {
-            continue;
+    let log = life(4);
+    let syncs = expectation().assert_misses_each(&log, 0..log.len());
+    assert!(syncs > 12, "only {syncs} syncs were tried");
+}
+
+/// A writer that could not finish a record: from an open chain to one that has three epochs.
+fn failed_append(append_second: impl FnOnce(&mut Writer, &Log)) -> Vec<Change> {
+    let temp = memory_dir();
+    let syncs = Rc::new(Cell::new(0));
+    let seen = Rc::clone(&syncs);
+    // The second sync of a record is the last.
+    let second_sync = move |call: &FileCall<'_>| {
+        let sync = matches!(call, FileCall::SyncData(_));
+        seen.set(seen.get() + u64::from(sync));
+        (sync && seen.get() == 2).then_some(EIO)
+    };
+    record_failing(temp.path(), second_sync, |log| {
+        syncs.set(10);
+        let mut writer = open(&temp.path().join("chain"), 1 << 20).unwrap();
+        log.commit(1, |epoch| append(&mut writer, epoch));
+        syncs.set(0);
+        append_second(&mut writer, log);
+        syncs.set(10);
+        for epoch in 2..=3 {
+            log.commit(epoch, |epoch| append(&mut writer, epoch));
         }
-        let mut log = log.clone();
-        let sync = log.remove(at);
-        let moments = at..=(at + 8).min(log.len());
-        let tried = std::panic::catch_unwind(|| fail_at(&log, moments, 40));
-        assert!(tried.is_err(), "nobody misses change {at}, {sync:?}");
-        left_out += 1;
-    }
-    assert!(left_out > 12, "only {left_out} syncs were tried");
+    })
 }
 
 #[test]
 fn no_reported_commit_is_lost_when_the_power_fails_around_a_failed_append() {
-    let temp = memory_dir();
-    let log = record(|reported| {
-        let mut writer = open(temp.path(), 1 << 20).unwrap();
-        append(&mut writer, 1).unwrap();
-        reported(1);
+    let log = failed_append(|writer, log| {
         // Larger than what comes in its place, and written in part.
         let mut large = meta(2);
         large.arena_len_pages = 4000;
-        let noise: Vec<u8> = (0..400)
-            .flat_map(|epoch| delta(epoch).remove(0).1)
-            .collect();
+        let noise: Vec<u8> = (0..400).flat_map(noise).collect();
+        log.note(Change::Begun(2));
         let failed: Result<_, StoreError> = writer.append_with(&large, |sink| {
             sink.push(0, &noise)?;
             sink.push(0, &noise)
         });
         assert!(failed.is_err());
-        for epoch in 2..=3 {
-            append(&mut writer, epoch).unwrap();
-            reported(epoch);
-        }
+        log.note(Change::Failed);
     });
-    fail_everywhere(&log, 12);
+    let states = expectation().try_everywhere(&log, 16);
+    assert!(states > 100, "{states} are too few to be all");
+}
+
+/// A commit whose last sync fails: all of it is written, and it is said not to be there.
+fn taken_back() -> Vec<Change> {
+    failed_append(|writer, log| {
+        log.note(Change::Begun(2));
+        append(writer, 2).unwrap_err();
+        log.note(Change::Failed);
+    })
+}
+
+#[test]
+fn a_commit_that_was_taken_back_is_not_there_when_the_power_fails() {
+    let log = taken_back();
+    let failed = log
+        .iter()
+        .filter(|change| matches!(change, Change::FailedSync(_)));
+    assert_eq!(failed.count(), 1);
+    // What the failed sync was to bring is there all the same, or never will be.
+    let kept: Vec<Change> = log
+        .iter()
+        .filter(|change| !matches!(change, Change::FailedSync(_)))
+        .cloned()
+        .collect();
+    for log in [log, kept] {
+        expectation().try_everywhere(&log, 16);
+    }
+}
+
+#[test]
+fn a_writer_that_did_not_sync_what_it_took_back_would_be_found_out() {
+    let mut log = taken_back();
+    let failed = log
+        .iter()
+        .position(|change| matches!(change, Change::FailedSync(_)));
+    log.remove(failed.unwrap());
+    let told = log
+        .iter()
+        .position(|change| matches!(change, Change::Failed));
+    let syncs = expectation().assert_misses_each(&log, failed.unwrap()..told.unwrap());
+    assert_eq!(syncs, 1);
+}
+
+/// A writer that was killed at some moment of its life, and one that came after it.
+fn followed(first: &[Change], killed: usize) -> Vec<Change> {
+    // What the killed writer had not synced is in the page cache: the next one
+    // finds it, and must not take it for safe.
+    let temp = memory_dir();
+    Disk::replay(&first[..killed]).lay_out(temp.path());
+    let second = record(temp.path(), |log| {
+        let mut writer = open(&temp.path().join("chain"), SEGMENT_BYTES).unwrap();
+        let newest = writer.chain().newest().unwrap();
+        let newest = newest.map_or(0, |commit| commit.epoch);
+        if newest > 0 {
+            log.note(Change::Reported(newest));
+        }
+        log.commit(newest + 1, |epoch| append(&mut writer, epoch));
+    });
+    [&first[..killed], &second].concat()
 }
 
 #[test]
 fn no_reported_commit_is_lost_when_the_power_fails_after_a_killed_writer_was_followed() {
-    let temp = memory_dir();
-    let first = record(|reported| {
-        let mut writer = open(temp.path(), SEGMENT_BYTES).unwrap();
-        for epoch in 1..=4 {
-            append(&mut writer, epoch).unwrap();
-            reported(epoch);
-        }
-    });
+    let first = life(4);
+    let mut states = 0;
     for killed in 0..=first.len() {
-        // What the killed writer had not synced is in the page cache: the next one
-        // finds it, and must not take it for safe.
+        let log = followed(&first, killed);
+        states += match expectation().try_at(&log, killed..=log.len(), 3) {
+            Ok(states) => states,
+            Err(what) => panic!("killed at {killed}: {what}"),
+        };
+    }
+    assert!(states > 800, "{states} are too few to be all");
+}
+
+#[test]
+fn a_writer_that_left_any_sync_of_opening_out_would_be_found_out() {
+    let first = life(3);
+    let mut needs = Needs::default();
+    for killed in 0..=first.len() {
+        let log = followed(&first, killed);
+        let opened = (killed..log.len())
+            .find(|&at| matches!(log[at], Change::Reported(_) | Change::Begun(_)));
+        needs.learn(&expectation(), &log, killed..opened.unwrap());
+    }
+    needs.assert_are([
+        "the root before the directory is written to",
+        "a segment before a segment gets its name",
+        "a segment before the directory is synced",
+        "the directory before somebody is told",
+    ]);
+}
+
+/// A program with two epochs that goes back to the first and makes two more.
+struct Rollback {
+    log: Vec<Change>,
+    /// What its epochs have.
+    images: BTreeMap<u64, Vec<u8>>,
+    /// Calls that going back took.
+    calls: usize,
+}
+
+impl Rollback {
+    /// A call of going back fails, and those behind it if it is for good.
+    fn new(fails: impl Fn(usize) -> bool + 'static) -> Rollback {
         let temp = memory_dir();
-        Disk::replay(&first[..killed]).lay_out(temp.path());
-        let second = record(|reported| {
-            let mut writer = open(temp.path(), SEGMENT_BYTES).unwrap();
-            let newest = writer
-                .chain()
-                .newest()
-                .unwrap()
-                .map_or(0, |commit| commit.epoch);
-            if newest > 0 {
-                reported(newest);
+        let calls = Rc::new(Cell::new(0));
+        let going_back = Rc::new(Cell::new(false));
+        let errno = {
+            let (calls, going_back) = (Rc::clone(&calls), Rc::clone(&going_back));
+            move |_: &FileCall<'_>| {
+                let call = calls.get();
+                calls.set(call + usize::from(going_back.get()));
+                (going_back.get() && fails(call)).then_some(EIO)
             }
-            append(&mut writer, newest + 1).unwrap();
-            reported(newest + 1);
+        };
+        let mut images: BTreeMap<u64, Vec<u8>> = [(1, 1), (2, 2), (3, 1)]
+            .map(|(epoch, like)| (epoch, image(like)))
+            .into();
+        let log = record_failing(temp.path(), errno, |log| {
+            let mut writer = open(&temp.path().join("chain"), 1 << 20).unwrap();
+            for epoch in 1..=2 {
+                log.commit(epoch, |epoch| append(&mut writer, epoch));
+            }
+            let back = CommitMeta {
+                kind: Kind::Rollback,
+                parent: Some(1),
+                ..meta(3)
+            };
+            log.note(Change::Begun(3));
+            going_back.set(true);
+            let done = writer.append(&back, []).map(drop);
+            going_back.set(false);
+            let mut parent = match done {
+                Ok(()) => 3,
+                // It can be there or not.
+                Err(StoreError::Poisoned { .. }) => return,
+                Err(_) => 2,
+            };
+            log.note(match parent {
+                3 => Change::Reported(3),
+                _ => Change::Failed,
+            });
+            for epoch in 4..=5 {
+                let mut image = images[&parent].clone();
+                let delta = delta(epoch);
+                for (pgoff, bytes) in &delta {
+                    image[*pgoff as usize * PAGE..][..bytes.len()].copy_from_slice(bytes);
+                }
+                images.insert(epoch, image);
+                let meta = CommitMeta {
+                    parent: Some(parent),
+                    ..meta(epoch)
+                };
+                let runs = delta.iter().map(|(pgoff, bytes)| (*pgoff, &bytes[..]));
+                log.commit(epoch, |_| writer.append(&meta, runs).map(drop));
+                parent = epoch;
+            }
         });
-        let log = [&first[..killed], &second].concat();
-        fail_at(&log, killed..=log.len(), 3);
+        Rollback {
+            log,
+            images,
+            calls: calls.get(),
+        }
+    }
+
+    fn is_there(&self, epochs: &BTreeSet<u64>) -> bool {
+        let newest = epochs.last().copied().unwrap_or(0);
+        (1..=newest).all(|epoch| epoch == 3 || epochs.contains(&epoch))
+    }
+}
+
+#[test]
+fn no_rollback_that_was_reported_is_lost_when_the_power_fails() {
+    let run = Rollback::new(|_| false);
+    let expectation = Expectation {
+        image: &|epoch| run.images[&epoch].clone(),
+        ..Expectation::default()
+    };
+    let states = expectation.try_everywhere(&run.log, 24);
+    assert!(states > 200, "{states} are too few to be all");
+    let begun = run
+        .log
+        .iter()
+        .position(|change| matches!(change, Change::Begun(3)));
+    let reported = run
+        .log
+        .iter()
+        .position(|change| matches!(change, Change::Reported(3)));
+    let syncs = expectation.assert_misses_each(&run.log, begun.unwrap()..reported.unwrap());
+    assert_eq!(syncs, 4, "of a segment, of its name, and two of the record");
+}
+
+#[test]
+fn commits_after_a_rollback_that_could_not_be_written_down_outlast_a_power_failure() {
+    for for_good in [false, true] {
+        for nth in 0.. {
+            let run = Rollback::new(move |call| call == nth || for_good && call > nth);
+            if run.calls <= nth {
+                assert!(nth > 8, "{nth} calls are too few to be all");
+                break;
+            }
+            let expectation = Expectation {
+                image: &|epoch| run.images[&epoch].clone(),
+                is_whole: &|epochs| run.is_there(epochs),
+                ..Expectation::default()
+            };
+            let from = run
+                .log
+                .iter()
+                .position(|change| matches!(change, Change::Begun(3)));
+            let tried = expectation.try_at(&run.log, from.unwrap()..=run.log.len(), 4);
+            if let Err(what) = tried {
+                panic!(
+                    "call {nth}, for good {for_good}: {what}; {}",
+                    summary(&run.log)
+                );
+            }
+        }
     }
 }
