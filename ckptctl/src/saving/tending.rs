@@ -216,6 +216,59 @@ fn tend(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Compression;
+    use crate::store::tests::every_call::every_call_alone;
+    use crate::store::tests::failing_work::Work;
+    use crate::store::tests::failing_work::options;
+    use crate::store::tests::failing_work::page;
+
+    const COMMITS: u64 = 12;
+
+    /// A chain that is worth compacting, its writer, and who looks after it.
+    fn worth_compacting() -> (Work, Writer, Tending) {
+        // For four commits.
+        let options = options(34_000, Compression::Lz4, true);
+        let work = Work::new(&options, page);
+        let mut writer = work.open().unwrap();
+        for epoch in 1..=COMMITS {
+            work.append(&mut writer, epoch).unwrap();
+        }
+        let tending = Tending::new(work.dir(), options, Compacting::Beyond(2));
+        (work, writer, tending)
+    }
+
+    #[test]
+    fn a_program_goes_on_whatever_fails_while_its_chain_is_compacted() {
+        let tried = every_call_alone(
+            worth_compacting,
+            |(_, writer, tending)| {
+                tending.appended(writer);
+                // All calls are those of the thread.
+                tending.end()
+            },
+            |(work, mut writer, mut tending), done, trouble| {
+                match done {
+                    Ok(()) => assert!(writer.chain().find(1).is_some(), "what it knows is old"),
+                    Err(StoreError::Io { .. }) => assert!(trouble.is_some()),
+                    Err(error) => panic!("{error}"),
+                }
+                work.append(&mut writer, COMMITS + 1).unwrap();
+                // As when the thread has ended: the writer shall know what there is now.
+                writer.refresh().unwrap();
+                work.append(&mut writer, COMMITS + 2).unwrap();
+                work.assert_holds(writer.chain(), COMMITS + 2);
+                // The next full segment is the next occasion.
+                tending.segments = 1;
+                tending.appended(&mut writer);
+                tending.end().unwrap();
+                drop(writer);
+                let chain = Chain::open(work.dir()).unwrap();
+                let epochs = work.assert_holds(&chain, COMMITS + 2);
+                assert!(!epochs.contains(&1), "nothing was compacted");
+            },
+        );
+        assert!(tried > 100, "{tried} failures are too few to be all");
+    }
 
     #[test]
     fn it_is_off_or_a_number() {

@@ -180,7 +180,7 @@ pub struct Imported {
 
 /// Makes a chain of an archive in a directory that is empty or not there (its parent must be).
 /// Everything is verified and on the disk before the directory has its name; when something is
-/// wrong, nothing is left.
+/// wrong, nothing is left; only when the last sync fails is the directory there already.
 ///
 /// # Errors
 ///

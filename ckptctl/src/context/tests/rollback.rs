@@ -12,6 +12,8 @@ use crate::store;
 use crate::store::Keep;
 use crate::store::Kind;
 use crate::store::compact;
+use crate::store::tests::every_call::every_call;
+use crate::store::tests::memory_dir;
 
 const PAGE: usize = 4096;
 
@@ -274,6 +276,60 @@ fn a_rollback_that_cannot_be_written_down_is_made_up_for_by_the_next_commit() {
     let _context = open(dir.path());
     let image = [0, 1, 2].map(|page| get(region, page * PAGE));
     assert_eq!(image, [1, 0, 3]);
+}
+
+#[test]
+fn every_call_of_a_rollback_can_fail_and_the_state_is_one_of_the_two_or_refused() {
+    let make = || {
+        let dir = memory_dir();
+        let context = open(dir.path());
+        let region = context.region(&spec("r", 3 * 4096, 0)).unwrap();
+        put(region, 0, 1);
+        context.commit_sync().unwrap();
+        put(region, 0, 2);
+        put(region, PAGE, 2);
+        context.commit_sync().unwrap();
+        (dir, context, region)
+    };
+    let (mut undefined, mut not_durable) = (0, 0);
+    let tried = every_call(
+        make,
+        |(_, context, _)| context.rollback(1),
+        |(dir, context, region), done, trouble| {
+            let mut right = [1, 0];
+            match done {
+                Ok(report) => assert_eq!(context.durable().unwrap(), Some(report.epoch)),
+                Err(Error::Undefined { .. }) => {
+                    context.commit().unwrap_err();
+                    context.rollback(1).unwrap();
+                    undefined += 1;
+                }
+                Err(Error::NotDurable { .. }) => {
+                    assert_eq!(context.durable().unwrap(), Some(2));
+                    not_durable += 1;
+                }
+                Err(error) => {
+                    assert!(trouble.is_some(), "{error}");
+                    right = [2, 2];
+                }
+            }
+            assert_eq!([get(region, 0), get(region, PAGE)], right);
+            put(region, 2 * PAGE, 3);
+            assert!(context.commit_sync().unwrap().durable);
+            context.close().unwrap();
+            let chain = Chain::open(dir.path()).unwrap();
+            assert_eq!(chain.verify(|_, _| {}).unwrap().damage, []);
+            drop(chain);
+            let context = open(dir.path());
+            let region = context.region(&spec("r", 3 * 4096, 0)).unwrap();
+            let image = [0, 1, 2].map(|page| get(region, page * PAGE));
+            assert_eq!(image, [right[0], right[1], 3]);
+        },
+    );
+    assert!(
+        tried > 50 && undefined > 0 && not_durable > 10,
+        "{tried}, {undefined}, {not_durable}"
+    );
 }
 
 #[test]
