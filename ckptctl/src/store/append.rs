@@ -7,6 +7,7 @@ use zerocopy::IntoBytes;
 
 use super::codec::Codec;
 use super::error::StoreError;
+use super::format::BLOCK;
 use super::format::FOOTER_BYTES;
 use super::format::Footer;
 use super::format::HEADER_BYTES;
@@ -206,6 +207,23 @@ fn finish(
         body.sync()?;
     }
     Ok(Record::new(&header, Some(&footer)))
+}
+
+/// Writes the footer that ends a segment once more, so that the next sync is one of it.
+///
+/// It is the only part of a record that somebody can read and that is not on the disk: what comes
+/// before it was synced. When a sync fails, the system tells that once, and takes what it could not
+/// save for saved from then on; whom it told may be gone.
+pub(super) fn write_footer_again(file: &File, end: u64) -> Result<(), StoreError> {
+    if end == BLOCK {
+        return Ok(());
+    }
+    let mut footer = [0; FOOTER_BYTES as usize];
+    let at = end - FOOTER_BYTES;
+    file.read_exact_at(&mut footer, at)
+        .map_err(StoreError::io("read", file.path()))?;
+    file.write_all_at(&footer, at)
+        .map_err(StoreError::io("write", file.path()))
 }
 
 /// Says what a full disk means for a commit.

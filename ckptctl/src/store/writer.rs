@@ -193,6 +193,7 @@ impl Writer {
         // A writer that was killed may have left its last record and segment in
         // the page cache only; what builds on them must not outlive them.
         if !recovery.created {
+            append::write_footer_again(&file, end)?;
             file.sync_data()
                 .map_err(StoreError::io("sync", &last.path))?;
         }

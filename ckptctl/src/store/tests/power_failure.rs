@@ -151,6 +151,42 @@ fn a_writer_that_did_not_sync_what_it_took_back_would_be_found_out() {
     assert_eq!(syncs, 1);
 }
 
+/// A writer to whom the disk said that it could not save the last footer of a commit, and that
+/// it could not take it back either. One that comes after it finds the commit.
+fn not_taken_back() -> Vec<Change> {
+    let temp = memory_dir();
+    let dir = temp.path().join("chain");
+    let left = Rc::new(Cell::new(usize::MAX));
+    let seen = Rc::clone(&left);
+    let errno = move |call: &FileCall<'_>| match call {
+        FileCall::SyncData(_) | FileCall::Truncate(..) => {
+            seen.set(seen.get().saturating_sub(1));
+            (seen.get() < 2).then_some(EIO)
+        }
+        _ => None,
+    };
+    record_failing(temp.path(), errno, |log| {
+        let mut writer = open(&dir, 1 << 20).unwrap();
+        log.commit(1, |epoch| append(&mut writer, epoch));
+        log.note(Change::Begun(2));
+        // The first sync works.
+        left.set(3);
+        let error = append(&mut writer, 2).unwrap_err();
+        assert!(matches!(error, StoreError::Poisoned { .. }), "{error}");
+        left.set(usize::MAX);
+        drop(writer);
+        let mut writer = open(&dir, 1 << 20).unwrap();
+        assert_holds(writer.chain(), 2);
+        log.note(Change::Reported(2));
+        log.commit(3, |epoch| append(&mut writer, epoch));
+    })
+}
+
+#[test]
+fn what_is_found_after_a_failed_sync_is_there_when_the_power_fails() {
+    expectation().try_everywhere(&not_taken_back(), 16);
+}
+
 /// A writer that was killed at some moment of its life, and one that came after it.
 fn followed(first: &[Change], killed: usize) -> Vec<Change> {
     // What the killed writer had not synced is in the page cache: the next one
