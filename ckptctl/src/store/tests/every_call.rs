@@ -71,6 +71,9 @@ impl Wrong {
     }
 }
 
+/// A call, and the ways in which it can go wrong.
+type Seen = (String, Vec<Wrong>);
+
 /// What went wrong, for whoever looks at what became of it.
 pub(crate) struct Trouble {
     pub(crate) errno: i32,
@@ -147,7 +150,7 @@ fn try_all<W, R>(
     mut check: impl FnMut(W, R, Option<&Trouble>),
     also_for_good: bool,
 ) -> usize {
-    let calls: Arc<Mutex<Vec<(String, Vec<Wrong>)>>> = Arc::default();
+    let calls: Arc<Mutex<Vec<Seen>>> = Arc::default();
     let seen = Arc::clone(&calls);
     let (world, result) = run(&make, &act, move |_, call| {
         seen.lock().unwrap().push((name(call), ways(call)));

@@ -131,9 +131,10 @@ impl Expectation<'_> {
         ensure(chain.damage().is_empty(), || {
             format!("then there is {:?}", chain.damage())
         })?;
-        let mut next = (newest > 0)
-            .then(|| (self.image)(newest))
-            .unwrap_or_default();
+        let mut next = match newest {
+            0 => vec![],
+            newest => (self.image)(newest),
+        };
         next.resize(ARENA_PAGES as usize * PAGE, 0);
         for (pgoff, bytes) in delta(newest + 1) {
             next[pgoff as usize * PAGE..][..bytes.len()].copy_from_slice(&bytes);
