@@ -15,7 +15,7 @@ use crate::sys::file::fake::Verdict;
 
 /// A way to fail.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Way {
+enum Way {
     /// The call fails and does nothing.
     Fail(i32),
     /// A write ends in the sector that holds its byte of this number, which is not
@@ -33,7 +33,7 @@ const WAYS: [Way; 5] = [
 
 /// How long it stays broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Spell {
+enum Spell {
     /// One call fails.
     Once,
     /// All calls from there on fail.
@@ -41,12 +41,7 @@ pub(super) enum Spell {
 }
 
 /// Runs `body` while its `nth` call fails; `None` when it makes no `nth` call.
-pub(super) fn with_failure<R>(
-    nth: usize,
-    way: Way,
-    spell: Spell,
-    body: impl FnOnce() -> R,
-) -> Option<R> {
+fn with_failure<R>(nth: usize, way: Way, spell: Spell, body: impl FnOnce() -> R) -> Option<R> {
     let calls = Rc::new(Cell::new(0));
     let seen = Rc::clone(&calls);
     let hook = move |call: &FileCall<'_>| {
@@ -70,7 +65,7 @@ pub(super) fn with_failure<R>(
 }
 
 /// Does something for every call that fails in every way, until there is none left.
-pub(super) fn for_every_failure(mut attempt: impl FnMut(usize, Way) -> bool) {
+fn for_every_failure(mut attempt: impl FnMut(usize, Way) -> bool) {
     for way in WAYS {
         let failed = (0..).take_while(|&nth| attempt(nth, way)).count();
         assert!(failed > 3, "{failed} calls are too few to be all");
