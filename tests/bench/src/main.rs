@@ -3,7 +3,7 @@
 //!
 //! `tracking` and `pause` are meant for the test VM with an instruction count for a clock,
 //! where a nanosecond is an instruction, exact and repeatable. Elsewhere their numbers are
-//! times and as noisy as the machine. `durable` measures time on a real disk.
+//! times and as noisy as the machine. `durable` and `store` measure time on a real disk.
 
 mod chart;
 mod check;
@@ -11,6 +11,7 @@ mod durable;
 mod pause;
 mod record;
 mod report;
+mod store;
 mod tracking;
 
 use std::path::PathBuf;
@@ -42,6 +43,8 @@ enum What {
     },
     /// Latency of small durable commits
     Durable(durable::Options),
+    /// Throughput of a full save and of a restore, against the bare compressor and the disk
+    Store(store::Options),
     /// Draws cost against changed pages, from tracking.json
     Chart {
         /// Folder of the JSON files
@@ -70,6 +73,7 @@ fn run(what: What) -> Result<bool> {
         What::Pause(options) => pause::run(&options)?,
         What::Program { folder } => pause::run_program(&folder)?,
         What::Durable(options) => durable::run(&options)?,
+        What::Store(options) => store::run(&options)?,
         What::Chart { folder, picture } => chart::run(&folder, &picture)?,
         What::Report { folder, into } => report::run(&folder, into.as_deref())?,
         What::Check { folder } => return check::run(&folder),
