@@ -4,8 +4,9 @@
 
 mod bare;
 mod data;
-mod memory;
+
 mod random;
+mod usage;
 
 use std::fs;
 use std::ops::Range;
@@ -57,6 +58,8 @@ pub struct Options {
 #[derive(Clone, Copy, Debug, Default)]
 struct Took {
     library: Duration,
+    /// Of all processors together, which does not depend on who else uses them.
+    library_processor: Duration,
     compressor: Duration,
     disk: Duration,
     /// Memory beyond that of the state, at most.
@@ -208,11 +211,13 @@ impl Bench<'_> {
             to[run.clone()].copy_from_slice(&self.data[run.clone()]);
         }
         self.settle()?;
-        let before = memory::begin()?;
+        let before = usage::begin()?;
+        let used = usage::processor_time()?;
         let begun = Instant::now();
         let commit = context.commit_sync()?;
         save.library = begun.elapsed();
-        save.peak_bytes = memory::peak()?.saturating_sub(before);
+        save.library_processor = usage::processor_time()?.saturating_sub(used);
+        save.peak_bytes = usage::peak()?.saturating_sub(before);
         context.close()?;
 
         let segments = fs::read_dir(&chain)?.map(|entry| anyhow::Ok(entry?.path()));
@@ -220,12 +225,14 @@ impl Bench<'_> {
             bare::forget(&file)?;
         }
         self.settle()?;
-        let before = memory::begin()?;
+        let before = usage::begin()?;
+        let used = usage::processor_time()?;
         let begun = Instant::now();
         let context = open(Restore::Newest)?;
         restore.library = begun.elapsed();
+        restore.library_processor = usage::processor_time()?.saturating_sub(used);
         let filled: u64 = self.runs.iter().map(|run| run.len() as u64).sum();
-        restore.peak_bytes = memory::peak()?.saturating_sub(before + filled);
+        restore.peak_bytes = usage::peak()?.saturating_sub(before + filled);
         let restored = state(&context)?;
         ensure!(
             context.restored_epoch() == Some(commit.epoch) && restored == self.data,
@@ -306,6 +313,7 @@ impl Bench<'_> {
                 "rounds": all.len(),
                 "compressor_threads": threads,
                 "median_nanoseconds": library,
+                "processor_median_nanoseconds": nanoseconds(|took| took.library_processor),
                 "compressor_median_nanoseconds": compressor,
                 "disk_median_nanoseconds": disk,
                 "mib_per_second": mib_per_second,

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The memory that this process has, and had at most.
+//! What this process uses: memory, and time of processors.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use nix::sys::resource::UsageWho;
+use nix::sys::resource::getrusage;
+use nix::sys::time::TimeVal;
 
 /// Begins to note the most; what it is now, in bytes.
 pub fn begin() -> Result<u64> {
@@ -15,6 +19,15 @@ pub fn begin() -> Result<u64> {
 /// The most since then, in bytes.
 pub fn peak() -> Result<u64> {
     of_status("VmHWM:")
+}
+
+/// What all threads, and the system for them, have taken of all processors so far.
+pub fn processor_time() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let duration = |time: TimeVal| {
+        Duration::new(time.tv_sec() as u64, 0) + Duration::from_micros(time.tv_usec() as u64)
+    };
+    Ok(duration(usage.user_time()) + duration(usage.system_time()))
 }
 
 fn of_status(key: &str) -> Result<u64> {
