@@ -163,7 +163,7 @@ struct ckpt_options {
 	uint64_t base;          /* its address: 0x200000000000, or what the chain says */
 	uint64_t restore_epoch; /* epoch to restore: $CKPT_RESTORE_EPOCH, or the newest */
 	uint32_t flags;         /* CKPT_NO_CODE_POINTERS, CKPT_FRESH, CKPT_SYNC, CKPT_NO_SHARING */
-	uint32_t pack_threads;  /* that compress: processors less one, 4 at most; 1: the one that saves */
+	uint32_t pack_threads;  /* that compress beside the one that saves: processors less one, 4 at most */
 	ckpt_hook_fn *after_restore; /* run at the end of ckpt_open() if it restored */
 	void *after_restore_user;
 	const char *compress;   /* "lz4", "zstd", "zstd:1" to "zstd:19", "none": $CKPT_COMPRESS, or lz4 */

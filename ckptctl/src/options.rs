@@ -122,8 +122,8 @@ impl Options {
         self
     }
 
-    /// Threads that compress the pages of a large commit. With 1 the thread that saves does it.
-    /// By default as many as there are processors but one, and at most 4.
+    /// Threads that compress the pages of a large commit, beside the one that saves; with 0 that
+    /// one does it. By default as many as there are processors but one, and at most 4.
     pub fn pack_threads(mut self, threads: usize) -> Options {
         self.pack_threads = Some(threads);
         self

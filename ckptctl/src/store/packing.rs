@@ -23,6 +23,10 @@ pub(super) const PARCEL_BYTES: usize = 256 << 10;
 /// commit is done sooner than a thread has begun.
 const ALONE: usize = 8;
 
+/// Parcels that are under way beside one for each thread: what threads have to do while the one
+/// that appends waits for the disk.
+const AHEAD: usize = 16;
+
 /// Name of the threads, as the system shows it.
 const NAME: &str = "ckpt-pack";
 
@@ -86,7 +90,7 @@ impl Parcel {
 
 /// Packs the parcels of one record, and gives them back in their order.
 ///
-/// With threads, at most twice as many parcels as threads are under way; [`Packer::put`] waits
+/// With threads, at most [`AHEAD`] parcels more than threads are under way; [`Packer::put`] waits
 /// for the oldest of them when there would be more.
 #[derive(Debug)]
 pub(super) struct Packer {
@@ -104,7 +108,7 @@ pub(super) struct Packer {
 }
 
 impl Packer {
-    /// A packer; no thread is started yet. With up to one thread none ever is.
+    /// A packer; no thread is started yet. With none it packs where it is used.
     pub fn new(compression: Compression, threads: usize) -> Packer {
         Packer {
             compression,
@@ -112,7 +116,7 @@ impl Packer {
             parcels: 0,
             compressor: Compressor::new(compression),
             beside: None,
-            alone: threads < 2,
+            alone: threads == 0,
             spare: Vec::new(),
         }
     }
@@ -140,7 +144,7 @@ impl Packer {
             return Some(parcel);
         };
         beside.put(parcel);
-        if beside.under_way > 2 * self.threads {
+        if beside.under_way > self.threads + AHEAD {
             return beside.take();
         }
         None
@@ -335,11 +339,10 @@ mod tests {
     }
 
     #[test]
-    fn no_more_parcels_are_made_than_two_for_each_thread_and_one_to_be_filled() {
+    fn no_more_parcels_are_made_than_are_under_way_and_one_to_be_filled() {
         assert_eq!(pack(0, 200).1, 1);
-        assert_eq!(pack(1, 200).1, 1);
-        for threads in [2, 3, 4] {
-            assert_eq!(pack(threads, 200).1, 2 * threads + 1, "{threads} threads");
+        for threads in [1, 2, 3, 4] {
+            assert_eq!(pack(threads, 200).1, threads + AHEAD + 1, "{threads} threads");
         }
     }
 

@@ -45,8 +45,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// How pages are compressed.
     pub compression: Compression,
-    /// Threads that compress. With 0 or 1 the thread that appends does it itself; so it does
-    /// for the first 2 MiB of a record.
+    /// Threads that compress, beside the one that appends. With 0 that one does it itself; so it
+    /// does for the first 2 MiB of a record.
     pub threads: usize,
     /// Pages whose content the chain has are not stored again: neither those that did not
     /// change, nor those that are like others. Takes memory, 32 bytes for a page.
