@@ -62,28 +62,31 @@ struct Took {
     library_processor: Duration,
     compressor: Duration,
     disk: Duration,
+    /// Compressor and disk at the same time.
+    at_once: Duration,
     /// Memory beyond that of the state, at most.
     peak_bytes: u64,
 }
 
 impl Took {
-    /// The bare ones, when they go on at the same time and neither waits for the other.
-    fn larger(&self) -> f64 {
-        self.compressor.max(self.disk).as_secs_f64()
-    }
-
-    /// The bare ones, one after the other.
-    fn sum(&self) -> f64 {
-        (self.compressor + self.disk).as_secs_f64()
-    }
-
-    /// How fast the library is, of what both reach at the same time.
+    /// How fast the library is, of what both would reach together if neither took anything from
+    /// the other.
     fn of_larger(&self) -> f64 {
-        self.larger() / self.library.as_secs_f64()
+        self.of(self.compressor.max(self.disk))
     }
 
+    /// Of what both reach at the same time.
+    fn of_at_once(&self) -> f64 {
+        self.of(self.at_once)
+    }
+
+    /// Of what both reach one after the other.
     fn of_sum(&self) -> f64 {
-        self.sum() / self.library.as_secs_f64()
+        self.of(self.compressor + self.disk)
+    }
+
+    fn of(&self, bare: Duration) -> f64 {
+        bare.as_secs_f64() / self.library.as_secs_f64()
     }
 }
 
@@ -125,16 +128,18 @@ pub fn run(options: &Options) -> Result<()> {
     });
     println!("The data: {}.", shares.collect::<Vec<_>>().join(", "));
     println!("Save: a commit of all pages, until it is durable. Restore: from opening the chain,");
+    println!("which is not in the page cache, until the program has its state. Beside it the bare");
+    println!("compressor and as many bytes to and from the disk, each by itself, and at once. The");
     println!(
-        "which is not in the page cache, until the program has its state. Compressor and disk:"
+        "library's speed of theirs: of the slower of the two by itself, which is what both would"
     );
-    println!("the same runs and as many bytes, each by itself. Both: the longer of the two, as if");
     println!(
-        "neither ever waited for the other; that is what the library is held against. Medians."
+        "reach if neither took anything from the other; the lowest of these; of both at once; of"
     );
+    println!("one after the other. Medians. Beyond: memory beside the state, at most.");
     println!();
     println!(
-        "what     codec      library compressor       disk  MiB/s   of both  lowest  of sum   beyond"
+        "what     codec    library  compr.    disk at once  MiB/s  of slower lowest at once  sum  beyond"
     );
     for &compression in &options.compressions {
         let bench = Bench {
@@ -252,25 +257,38 @@ impl Bench<'_> {
     ) -> Result<()> {
         let plain = self.options.folder.join("plain");
         let _ = fs::remove_file(&plain);
-        if self.compression != Compression::None {
-            // With no thread beside it the one that saves does it.
-            let threads = self.pack_threads.max(1);
-            save.compressor = bare::compress(self.data, self.runs, self.compression, threads)?;
-            restore.compressor = stored.decompress(thread::processors())?;
-        }
+        // With no thread beside it the one that saves does it.
+        let threads = self.pack_threads.max(1);
+        let compress = || bare::compress(self.data, self.runs, self.compression, threads);
+        let decompress = || stored.decompress(thread::processors());
+        let write = || stored.write(&plain, stored_bytes);
+        let read = || bare::read(&plain);
+
         self.settle()?;
-        save.disk = stored.write(&plain, stored_bytes)?;
+        save.compressor = compress()?;
+        self.settle()?;
+        save.disk = write()?;
+        fs::remove_file(&plain)?;
+        self.settle()?;
+        save.at_once = bare::at_once(compress, write)?;
+
+        self.settle()?;
+        restore.compressor = decompress()?;
         bare::forget(&plain)?;
         self.settle()?;
-        restore.disk = bare::read(&plain)?;
+        restore.disk = read()?;
+        bare::forget(&plain)?;
+        self.settle()?;
+        restore.at_once = bare::at_once(decompress, read)?;
         fs::remove_file(&plain)?;
         Ok(())
     }
 
-    /// Waits until the disk has nothing left of what was before.
+    /// Waits until the disk has nothing left of what was before, and there is memory.
     fn settle(&self) -> Result<()> {
         let folder = fs::File::open(&self.options.folder)?;
         syncfs(&folder)?;
+        usage::have_at_hand(3 * self.data.len() / 2);
         Ok(())
     }
 
@@ -281,7 +299,9 @@ impl Bench<'_> {
         let library = nanoseconds(|took| took.library);
         let compressor = nanoseconds(|took| took.compressor);
         let disk = nanoseconds(|took| took.disk);
+        let at_once = nanoseconds(|took| took.at_once);
         let of_larger = median(all.iter().map(Took::of_larger));
+        let of_at_once = median(all.iter().map(Took::of_at_once));
         let of_sum = median(all.iter().map(Took::of_sum));
         let lowest = all
             .iter()
@@ -289,15 +309,19 @@ impl Bench<'_> {
             .fold(f64::INFINITY, f64::min);
         let peak = all.iter().map(|took| took.peak_bytes).max().unwrap_or(0);
         let mib_per_second = self.options.mib as f64 / (library as f64 / 1e9);
+        let seconds = |nanoseconds: u64| format!("{:.2} s", nanoseconds as f64 / 1e9);
+        let percent = |ratio: f64| format!("{:.0} %", ratio * 100.0);
         println!(
-            "{what:<8} {:<8} {:>7.2} s {:>8.2} s {:>8.2} s {mib_per_second:>6.0} {:>7.0} % {:>5.0} % {:>5.0} % {:>4} MiB",
+            "{what:<8} {:<8} {:>7} {:>7} {:>7} {:>7} {mib_per_second:>6.0} {:>10} {:>6} {:>7} {:>5} {:>3} MiB",
             self.compression.to_string(),
-            library as f64 / 1e9,
-            compressor as f64 / 1e9,
-            disk as f64 / 1e9,
-            of_larger * 100.0,
-            lowest * 100.0,
-            of_sum * 100.0,
+            seconds(library),
+            seconds(compressor),
+            seconds(disk),
+            seconds(at_once),
+            percent(of_larger),
+            percent(lowest),
+            percent(of_at_once),
+            percent(of_sum),
             peak >> 20,
         );
         emit(
@@ -319,6 +343,8 @@ impl Bench<'_> {
                 "mib_per_second": mib_per_second,
                 "median_of_larger": of_larger,
                 "lowest_of_larger": lowest,
+                "at_once_median_nanoseconds": at_once,
+                "median_of_at_once": of_at_once,
                 "median_of_sum": of_sum,
                 "peak_beyond_state_bytes": peak,
             }),

@@ -8,6 +8,8 @@ use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -119,12 +121,20 @@ pub fn compress(
     Ok(begun.elapsed())
 }
 
+struct StoredRun {
+    place: Range<usize>,
+    /// Where in the data it belongs.
+    raw: Range<usize>,
+    compressed: bool,
+}
+
 /// Runs as they are stored, in memory.
 pub struct Stored {
     compression: Compression,
     bytes: Vec<u8>,
-    /// Where each is, its own length, and whether it is compressed.
-    runs: Vec<(Range<usize>, usize, bool)>,
+    runs: Vec<StoredRun>,
+    /// Bytes of the data, zeros included.
+    data_len: usize,
 }
 
 impl Stored {
@@ -134,6 +144,7 @@ impl Stored {
             compression,
             bytes: Vec::new(),
             runs: Vec::new(),
+            data_len: data.len(),
         };
         let mut compressor = Compressor::new(compression)?;
         let mut to = vec![0; Compressor::bound(RUN_BYTES)];
@@ -147,35 +158,55 @@ impl Stored {
             let compressed = len <= raw.len() - raw.len() / 16;
             let kept = if compressed { &to[..len] } else { raw };
             stored.bytes.extend_from_slice(kept);
-            let place = start..stored.bytes.len();
-            stored.runs.push((place, raw.len(), compressed));
+            stored.runs.push(StoredRun {
+                place: start..stored.bytes.len(),
+                raw: run.clone(),
+                compressed,
+            });
         }
         Ok(stored)
     }
 
-    /// Decompresses all runs into a buffer that each thread uses again and again.
+    /// Decompresses all runs to where they belong, in memory that is new, as that of a program is
+    /// that is restored.
     pub fn decompress(&self, threads: usize) -> Result<Duration> {
         let begun = Instant::now();
+        // Zeros from the system, which no page stands behind yet.
+        let mut data = vec![0; self.data_len];
+        let (mut places, mut rest, mut at) = (Vec::new(), data.as_mut_slice(), 0);
+        for run in &self.runs {
+            let (place, behind) = rest[run.raw.start - at..].split_at_mut(run.raw.len());
+            places.push(Mutex::new(place));
+            (rest, at) = (behind, run.raw.end);
+        }
         in_threads(threads, self.runs.len(), |numbers| {
-            let mut raw = vec![0; RUN_BYTES];
             let mut zstd = match self.compression {
                 Compression::Zstd(_) => Some(zstd::bulk::Decompressor::new()?),
                 Compression::None | Compression::Lz4 => None,
             };
             for number in numbers {
-                let (place, raw_len, compressed) = &self.runs[number];
-                let (bytes, raw) = (&self.bytes[place.clone()], &mut raw[..*raw_len]);
-                let len = match (&mut zstd, compressed) {
-                    (_, false) => continue,
-                    (Some(zstd), true) => zstd.decompress_to_buffer(bytes, raw)?,
-                    (None, true) => lz4_flex::block::decompress_into(bytes, raw)?,
+                let run = &self.runs[number];
+                let bytes = &self.bytes[run.place.clone()];
+                // Each is taken once.
+                let mut raw = places[number]
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                let len = match (&mut zstd, run.compressed) {
+                    (_, false) => {
+                        raw.copy_from_slice(bytes);
+                        bytes.len()
+                    }
+                    (Some(zstd), true) => zstd.decompress_to_buffer(bytes, *raw)?,
+                    (None, true) => lz4_flex::block::decompress_into(bytes, &mut raw)?,
                 };
-                ensure!(len == *raw_len, "a run decompresses to {len} bytes");
-                std::hint::black_box(raw);
+                ensure!(len == raw.len(), "a run decompresses to {len} bytes");
             }
             Ok(())
         })?;
-        Ok(begun.elapsed())
+        let took = begun.elapsed();
+        drop(places);
+        std::hint::black_box(data);
+        Ok(took)
     }
 
     /// Writes so many bytes of these to a new file, one behind the other, until they are durable.
@@ -214,6 +245,25 @@ pub fn read(path: &Path) -> Result<Duration> {
     while file.read(&mut piece)? > 0 {
         std::hint::black_box(&piece);
     }
+    Ok(begun.elapsed())
+}
+
+/// Runs both at the same time; how long it takes until both are done.
+pub fn at_once(
+    compressor: impl FnOnce() -> Result<Duration> + Send,
+    disk: impl FnOnce() -> Result<Duration>,
+) -> Result<Duration> {
+    let begun = Instant::now();
+    let (compressed, written) = std::thread::scope(|scope| {
+        let compressor = scope.spawn(compressor);
+        let disk = disk();
+        match compressor.join() {
+            Ok(compressor) => (compressor, disk),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    });
+    compressed?;
+    written?;
     Ok(begun.elapsed())
 }
 

@@ -21,6 +21,16 @@ pub fn peak() -> Result<u64> {
     of_status("VmHWM:")
 }
 
+/// Takes so much memory and gives it back, so that the system has it at hand: a virtual machine may
+/// have left it to its host, and then whoever comes first waits long for it.
+pub fn have_at_hand(bytes: usize) {
+    let mut memory: Vec<u8> = Vec::with_capacity(bytes);
+    for page in memory.spare_capacity_mut().iter_mut().step_by(4096) {
+        page.write(1);
+    }
+    std::hint::black_box(&memory);
+}
+
 /// What all threads, and the system for them, have taken of all processors so far.
 pub fn processor_time() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
