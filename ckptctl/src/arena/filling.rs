@@ -6,8 +6,13 @@ use std::ptr::NonNull;
 
 use crate::sys::memory::Mapping;
 use crate::sys::memory::PAGE;
+use crate::sys::span::Span;
 
 static ZEROS: [u8; PAGE] = [0; PAGE];
+
+/// So many pages or more, one behind the other, are made by one call before they are written,
+/// which costs less than a fault for each.
+const AT_ONCE: usize = 8;
 
 /// An arena in which no page was written yet, and which nobody but the threads that fill it uses.
 #[derive(Debug)]
@@ -44,15 +49,24 @@ impl<'a> Filling<'a> {
         let Some(offset) = fits else {
             return false;
         };
-        for (at, page) in bytes.chunks(PAGE).enumerate() {
-            if *page == ZEROS[..page.len()] {
-                continue;
-            }
-            // SAFETY: The page lies in the arena, and as this function's contract no other
-            // thread uses it. The program has no pointer to it yet.
+        let mut at = 0;
+        let is_zero = |page: &&[u8]| **page == ZEROS[..page.len()];
+        while at < bytes.len() {
+            let pages = bytes[at..].chunks(PAGE);
+            let zeros = pages.take_while(is_zero).count();
+            let start = bytes.len().min(at + zeros * PAGE);
+            let pages = bytes[start..].chunks(PAGE);
+            let others = pages.take_while(|page| !is_zero(page)).count();
+            at = bytes.len().min(start + others * PAGE);
+            let stretch = &bytes[start..at];
+            // SAFETY: The pages lie in the arena, and as this function's contract no other
+            // thread uses them. The program has no pointer to them yet.
             unsafe {
-                let to = self.base.add(offset + at * PAGE).as_ptr();
-                std::ptr::copy_nonoverlapping(page.as_ptr(), to, page.len());
+                let to = self.base.add(offset + start);
+                if others >= AT_ONCE {
+                    Span::new(to, stretch.len()).make_pages();
+                }
+                std::ptr::copy_nonoverlapping(stretch.as_ptr(), to.as_ptr(), stretch.len());
             }
         }
         true
@@ -65,6 +79,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
+    use crate::sys::fake;
 
     /// Whether the pages of a mapping take memory.
     fn present(mapping: &Mapping) -> Vec<bool> {
@@ -77,6 +92,27 @@ mod tests {
             .chunks_exact(8)
             .map(|entry| entry[7] >> 7 == 1)
             .collect()
+    }
+
+    #[test]
+    fn pages_arrive_whether_they_can_be_made_at_once_or_not() {
+        let len = 3 * AT_ONCE * PAGE;
+        let mut bytes = vec![7; len];
+        bytes[AT_ONCE * PAGE..(AT_ONCE + 1) * PAGE].fill(0);
+        for refused in [false, true] {
+            let mapping = Mapping::anonymous(0, len).unwrap();
+            let _failing = refused.then(|| {
+                let advice = nix::sys::mman::MmapAdvise::MADV_POPULATE_WRITE;
+                fake::fail(fake::Call::Advise(advice), nix::libc::EINVAL)
+            });
+            // SAFETY: There is one thread.
+            assert!(unsafe { Filling::new(&mapping).put(0, &bytes) });
+            let present = present(&mapping).into_iter();
+            assert_eq!(present.filter(|there| !there).count(), 1);
+            // SAFETY: The mapping is this test's.
+            let filled = unsafe { std::slice::from_raw_parts(mapping.base().as_ptr(), len) };
+            assert!(filled == bytes);
+        }
     }
 
     #[test]

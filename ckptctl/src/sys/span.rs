@@ -78,6 +78,12 @@ impl Span {
         }
     }
 
+    /// Has the system make its pages, all at once, as if each had been written. A hint: where that
+    /// cannot be, they are made when they are written.
+    pub fn make_pages(&self) {
+        let _ = self.advise(MmapAdvise::MADV_POPULATE_WRITE);
+    }
+
     /// Gives its pages back: memory of its own is zero then, shared memory stays what it is and is
     /// only looked up anew.
     ///
