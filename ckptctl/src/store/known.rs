@@ -8,6 +8,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::BuildHasherDefault;
+use std::hash::Hasher;
 use std::io;
 
 use highway::HighwayHash;
@@ -77,9 +79,10 @@ impl Known {
         }
     }
 
-    /// Begins to learn what an epoch has.
-    pub fn begin_anew(&mut self) {
+    /// Begins to learn what an epoch has, in so many pages.
+    pub fn begin_anew(&mut self, pages: u64) {
         self.forget_all();
+        self.finder.expect(pages.min(KNOWN_MAX as u64) as usize);
         self.arena_len_pages = u64::MAX;
     }
 
@@ -190,14 +193,37 @@ const PART: u64 = 512;
 /// Digests by page number.
 #[derive(Debug)]
 struct PageTable {
-    parts: HashMap<u64, Box<[Digest; PART as usize]>>,
+    parts: HashMap<u64, Box<[Digest; PART as usize]>, BuildHasherDefault<PartHasher>>,
     max: usize,
+}
+
+/// Hashes the numbers of parts. They are asked for several times for each page, and none but
+/// the program itself chooses them.
+#[derive(Default)]
+struct PartHasher(u64);
+
+impl Hasher for PartHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(byte.into());
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The map looks at the lowest bits and at the highest.
+        let mixed = u128::from(self.0 ^ number) * 0x9e37_79b9_7f4a_7c15;
+        self.0 = (mixed >> 64) as u64 ^ mixed as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl PageTable {
     fn new(max: usize) -> PageTable {
         PageTable {
-            parts: HashMap::new(),
+            parts: HashMap::default(),
             max,
         }
     }
@@ -233,6 +259,11 @@ impl PageTable {
 
 /// Slots of a bucket.
 const WAYS: usize = 4;
+
+/// Slots that are enough for so many numbers and one more.
+fn slots_for(numbers: usize) -> usize {
+    (2 * numbers + 1).next_power_of_two().max(64)
+}
 
 /// Finds numbers by their digests, which are kept elsewhere. A number whose digest is another by
 /// now is not found, and its slot is used again. Where too many come together one is not found
@@ -272,23 +303,36 @@ impl Slot {
 }
 
 impl Finder {
-    /// The slots in which a digest may be: two buckets.
-    fn places(&self, digest: Digest) -> impl Iterator<Item = usize> + use<> {
+    /// Where the two buckets begin in which a digest may be.
+    fn buckets(&self, digest: Digest) -> [usize; 2] {
         let buckets = self.slots.len() / WAYS;
-        let start = move |part: Digest| (part as usize & (buckets - 1)) * WAYS;
-        let bucket = move |part| start(part)..start(part) + WAYS;
-        bucket(digest).chain(bucket(digest >> 48))
+        [digest, digest >> 48].map(|part| (part as usize & (buckets - 1)) * WAYS)
+    }
+
+    /// The first slot in which a digest may be of which something holds.
+    fn slot(&self, digest: Digest, holds: impl Fn(Slot) -> bool) -> Option<usize> {
+        self.buckets(digest).into_iter().find_map(|start| {
+            let bucket = &self.slots[start..start + WAYS];
+            let way = bucket.iter().position(|&slot| holds(slot))?;
+            Some(start + way)
+        })
     }
 
     fn find(&self, digest: Digest, of: impl Fn(u32) -> Digest) -> Option<u32> {
         if self.slots.is_empty() {
             return None;
         }
-        let slots = self.places(digest).map(|at| self.slots[at]);
-        let mut alike = slots.filter(|slot| slot.tag == Slot::of(digest, 0).tag);
-        alike
-            .find(|slot| !slot.is_empty() && of(slot.number) == digest)
-            .map(|slot| slot.number)
+        let tag = Slot::of(digest, 0).tag;
+        let has = |slot: Slot| slot.tag == tag && !slot.is_empty() && of(slot.number) == digest;
+        let at = self.slot(digest, has)?;
+        Some(self.slots[at].number)
+    }
+
+    /// Makes room for so many.
+    fn expect(&mut self, numbers: usize) {
+        if self.slots.is_empty() {
+            self.slots = vec![EMPTY; slots_for(numbers)];
+        }
     }
 
     /// Adds a number, unless there is one for the digest.
@@ -303,12 +347,11 @@ impl Finder {
         if self.find(digest, &of).is_some() {
             return;
         }
-        let slots = &self.slots;
-        let empty = self.places(digest).find(|&at| slots[at].is_empty());
-        let wrong = || self.places(digest).find(|&at| !slots[at].is_right(&of));
+        let empty = self.slot(digest, Slot::is_empty);
+        let wrong = || self.slot(digest, |slot| !slot.is_right(&of));
         let at = empty.or_else(wrong).unwrap_or_else(|| {
             let way = (digest >> 80) as usize % (2 * WAYS);
-            self.places(digest).nth(way).unwrap_or_default()
+            self.buckets(digest)[way / WAYS] + way % WAYS
         });
         self.used += usize::from(empty.is_some());
         self.slots[at] = Slot::of(digest, number);
@@ -319,7 +362,7 @@ impl Finder {
         let old = std::mem::take(&mut self.slots);
         let right = |slot: &&Slot| !slot.is_empty() && slot.is_right(of);
         let needed = old.iter().filter(right).count();
-        self.slots = vec![EMPTY; (2 * needed + 1).next_power_of_two().max(64)];
+        self.slots = vec![EMPTY; slots_for(needed)];
         self.used = 0;
         for &Slot { number, .. } in old.iter().filter(right) {
             self.place(of(number), number, of);

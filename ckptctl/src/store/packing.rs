@@ -342,7 +342,11 @@ mod tests {
     fn no_more_parcels_are_made_than_are_under_way_and_one_to_be_filled() {
         assert_eq!(pack(0, 200).1, 1);
         for threads in [1, 2, 3, 4] {
-            assert_eq!(pack(threads, 200).1, threads + AHEAD + 1, "{threads} threads");
+            assert_eq!(
+                pack(threads, 200).1,
+                threads + AHEAD + 1,
+                "{threads} threads"
+            );
         }
     }
 

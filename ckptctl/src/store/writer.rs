@@ -243,7 +243,7 @@ impl Writer {
         let Some(known) = &mut self.known else {
             return loader.restore(threads, put);
         };
-        known.begin_anew();
+        known.begin_anew(loader.pages());
         let key = known.key();
         let learning = Mutex::new(known);
         loader.restore(threads, |pgoff, bytes| {
