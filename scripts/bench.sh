@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # Measures, prints tables, and writes target/bench/*.json and tracking.svg.
 #   bench.sh                    all of it
-#   bench.sh PART...            tracking, pause, durable; the other files stay as they are
+#   bench.sh PART...            tracking, pause, durable, store; the other files stay as they are
 #   bench.sh try ARGUMENT...    `ckpt-bench tracking ARGUMENT...` in the test VM, kept apart in
 #                               target/bench/try
 # Tracking and pause are measured in the test VM, on one processor that counts instructions;
-# durable on this machine's disk.
+# durable and store on this machine and its disk; store takes 8 GiB of memory and 4 GiB of disk.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 top=$(dirname "$here")
@@ -65,6 +65,13 @@ durable() {
 	json durable
 }
 
+store() {
+	say "store: a full save and a restore of 2 GiB on this machine and its disk"
+	"$bench" store --folder "$folder/tmp" | tee -a "$results" | grep -v '^@'
+	json store
+	"$bench" check "$folder" || missed=1
+}
+
 "$here/host-setup.sh" userland
 step "the benchmark program" target/logs/bench-build.log cargo build --release --locked --package ckpt-bench
 mkdir -p "$folder"
@@ -82,15 +89,15 @@ if [[ ${1:-} == try ]]; then
 	exit
 fi
 
-(($# > 0)) || set -- tracking pause durable
+(($# > 0)) || set -- tracking pause durable store
 for part in "$@"; do
 	case $part in
 	tracking | pause)
 		"$here/kmod.sh"
 		"$part"
 		;;
-	durable) durable ;;
-	*) die "no part $part: tracking, pause, durable" ;;
+	durable | store) "$part" ;;
+	*) die "no part $part: tracking, pause, durable, store" ;;
 	esac
 done
 ((missed == 0)) || die "a figure is not what it has to be, see above"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What tracking has to reach, beside PAGEMAP_SCAN and beside itself with less thought.
+//! What tracking has to reach, beside PAGEMAP_SCAN and beside itself with less thought; and saves
+//! and restores, beside the bare compressor and the disk.
 
 use std::path::Path;
 
@@ -12,6 +13,7 @@ use crate::record::read;
 use crate::record::text;
 
 struct Judge {
+    /// Of tracking.
     results: Vec<Value>,
     missed: u32,
     looked: u32,
@@ -24,19 +26,55 @@ pub fn run(folder: &Path) -> Result<bool> {
         missed: 0,
         looked: 0,
     };
-    if judge.results.is_empty() {
-        bail!("{} has no tracking.json: run make bench", folder.display());
+    let store = read(folder, "store")?;
+    if judge.results.is_empty() && store.is_empty() {
+        bail!(
+            "{} has neither tracking.json nor store.json: run make bench",
+            folder.display()
+        );
     }
-    judge.grid();
-    judge.changing();
-    judge.idle();
-    judge.size();
-    judge.snapshot();
+    if !judge.results.is_empty() {
+        judge.tracking();
+    }
+    if !store.is_empty() {
+        judge.store(&store);
+    }
     println!("{} of {} met", judge.looked - judge.missed, judge.looked);
     Ok(judge.missed == 0 && judge.looked != 0)
 }
 
 impl Judge {
+    fn tracking(&mut self) {
+        self.grid();
+        self.changing();
+        self.idle();
+        self.size();
+        self.snapshot();
+    }
+
+    /// The default compression has to reach most of what is possible; others are for those who
+    /// want something else.
+    fn store(&mut self, results: &[Value]) {
+        for what in ["save", "restore"] {
+            let name = format!("{what} with lz4, of compressor and disk");
+            let one = results
+                .iter()
+                .find(|one| text(one, "what") == what && text(one, "compression") == "lz4");
+            match one.and_then(|one| number(one, "median_of_slower")) {
+                Some(reached) => self.require_least(&name, reached, 0.8),
+                None => self.missing(&name),
+            }
+        }
+    }
+
+    fn require_least(&mut self, what: &str, figure: f64, least: f64) {
+        self.looked += 1;
+        let met = figure >= least;
+        self.missed += u32::from(!met);
+        let verdict = if met { "ok" } else { "MISSED" };
+        println!("{verdict:<7} {what}: {figure:.3}, at least {least:.3}");
+    }
+
     fn require(&mut self, what: &str, figure: f64, most: f64) {
         self.looked += 1;
         let met = figure <= most;
@@ -183,5 +221,30 @@ impl Judge {
                 1.0,
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn missed(results: &[Value]) -> u32 {
+        let mut judge = Judge {
+            results: Vec::new(),
+            missed: 0,
+            looked: 0,
+        };
+        judge.store(results);
+        judge.missed
+    }
+
+    #[test]
+    fn saves_and_restores_have_to_reach_four_fifths_with_the_default_compression() {
+        let one = |what: &str, compression: &str, reached: f64| json!({"what": what, "compression": compression, "median_of_slower": reached});
+        let save = one("save", "lz4", 0.81);
+        assert_eq!(missed(&[save.clone(), one("restore", "lz4", 0.8)]), 0);
+        assert_eq!(missed(&[save.clone(), one("restore", "lz4", 0.79)]), 1);
+        assert_eq!(missed(&[save, one("restore", "zstd:3", 0.9)]), 1);
     }
 }

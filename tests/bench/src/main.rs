@@ -60,7 +60,7 @@ enum What {
         #[arg(long)]
         into: Option<PathBuf>,
     },
-    /// Compares what was measured with what is required, from tracking.json
+    /// Compares what was measured with what is required, from tracking.json and store.json
     Check {
         /// Folder of the JSON files
         folder: PathBuf,

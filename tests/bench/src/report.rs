@@ -25,6 +25,7 @@ pub fn run(folder: &Path, into: Option<&Path>) -> Result<()> {
         &read(folder, "tracking")?,
         &read(folder, "pause")?,
         &read(folder, "durable")?,
+        &read(folder, "store")?,
     );
     let Some(path) = into else {
         print!("{tables}");
@@ -80,7 +81,7 @@ fn head(to: &mut String, title: &str, cells: &[&str]) {
     row(to, &rules.map(str::to_string).collect::<Vec<_>>());
 }
 
-fn tables(tracking: &[Value], pause: &[Value], durable: &[Value]) -> String {
+fn tables(tracking: &[Value], pause: &[Value], durable: &[Value], store: &[Value]) -> String {
     let mut out = String::new();
     grid(&mut out, tracking);
     changing(&mut out, tracking);
@@ -88,6 +89,7 @@ fn tables(tracking: &[Value], pause: &[Value], durable: &[Value]) -> String {
     snapshots(&mut out, tracking);
     pauses(&mut out, pause);
     durables(&mut out, durable);
+    stores(&mut out, store);
     out
 }
 
@@ -311,6 +313,60 @@ fn durables(out: &mut String, durable: &[Value]) {
     }
 }
 
+fn stores(out: &mut String, store: &[Value]) {
+    let Some(first) = store.first() else {
+        return;
+    };
+    let mib = number(first, "data_bytes").unwrap_or(f64::NAN) / 1048576.0;
+    head(
+        out,
+        &format!(
+            "A full save and a restore of {mib:.0} MiB: seconds, medians, and the speed of what is bare"
+        ),
+        &[
+            "what",
+            "codec",
+            "MiB stored",
+            "ckpt",
+            "compressor",
+            "disk",
+            "both at once",
+            "MiB/s",
+            "of the slower",
+            "of both at once",
+            "of one after the other",
+            "MiB beyond the state",
+        ],
+    );
+    for one in store {
+        let seconds = |key| {
+            number(one, key).map_or(String::new(), |nanoseconds| {
+                format!("{:.2}", nanoseconds / 1e9)
+            })
+        };
+        let percent =
+            |key| number(one, key).map_or(String::new(), |ratio| format!("{:.0} %", ratio * 100.0));
+        let mib = |key| number(one, key).map_or(String::new(), |bytes| commas(bytes / 1048576.0));
+        row(
+            out,
+            &[
+                text(one, "what").to_string(),
+                text(one, "compression").to_string(),
+                mib("stored_bytes"),
+                seconds("median_nanoseconds"),
+                seconds("compressor_median_nanoseconds"),
+                seconds("disk_median_nanoseconds"),
+                seconds("at_once_median_nanoseconds"),
+                number(one, "mib_per_second").map_or(String::new(), commas),
+                percent("median_of_slower"),
+                percent("median_of_at_once"),
+                percent("median_of_sum"),
+                mib("peak_beyond_state_bytes"),
+            ],
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,6 +394,7 @@ mod tests {
         };
         let text = tables(
             &[one("pagemap_scan", 2_000_000), one("module", 500_000)],
+            &[],
             &[],
             &[],
         );

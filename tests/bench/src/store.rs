@@ -71,7 +71,7 @@ struct Took {
 impl Took {
     /// How fast the library is, of what both would reach together if neither took anything from
     /// the other.
-    fn of_larger(&self) -> f64 {
+    fn of_slower(&self) -> f64 {
         self.of(self.compressor.max(self.disk))
     }
 
@@ -300,12 +300,12 @@ impl Bench<'_> {
         let compressor = nanoseconds(|took| took.compressor);
         let disk = nanoseconds(|took| took.disk);
         let at_once = nanoseconds(|took| took.at_once);
-        let of_larger = median(all.iter().map(Took::of_larger));
+        let of_slower = median(all.iter().map(Took::of_slower));
         let of_at_once = median(all.iter().map(Took::of_at_once));
         let of_sum = median(all.iter().map(Took::of_sum));
         let lowest = all
             .iter()
-            .map(Took::of_larger)
+            .map(Took::of_slower)
             .fold(f64::INFINITY, f64::min);
         let peak = all.iter().map(|took| took.peak_bytes).max().unwrap_or(0);
         let mib_per_second = self.options.mib as f64 / (library as f64 / 1e9);
@@ -318,7 +318,7 @@ impl Bench<'_> {
             seconds(compressor),
             seconds(disk),
             seconds(at_once),
-            percent(of_larger),
+            percent(of_slower),
             percent(lowest),
             percent(of_at_once),
             percent(of_sum),
@@ -341,8 +341,8 @@ impl Bench<'_> {
                 "compressor_median_nanoseconds": compressor,
                 "disk_median_nanoseconds": disk,
                 "mib_per_second": mib_per_second,
-                "median_of_larger": of_larger,
-                "lowest_of_larger": lowest,
+                "median_of_slower": of_slower,
+                "lowest_of_slower": lowest,
                 "at_once_median_nanoseconds": at_once,
                 "median_of_at_once": of_at_once,
                 "median_of_sum": of_sum,

@@ -55,7 +55,8 @@ mod tests {
     #[test]
     fn memory_that_was_used_for_a_moment_is_noted() {
         let before = begin().unwrap();
-        drop(std::hint::black_box(vec![1u8; 64 << 20]));
-        assert!(peak().unwrap() >= before + (60 << 20));
+        // Far more than other tests can give back meanwhile.
+        drop(std::hint::black_box(vec![1u8; 256 << 20]));
+        assert!(peak().unwrap() >= before + (32 << 20));
     }
 }
