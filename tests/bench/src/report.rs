@@ -15,36 +15,62 @@ use crate::record::number;
 use crate::record::read;
 use crate::record::text;
 
-/// Between these two lines of a document are the tables.
-const BEGIN: &str = "<!-- report:begin -->\n";
-const END: &str = "<!-- report:end -->";
+/// A part of the report, and its place in a document: between two lines.
+struct Part {
+    name: &'static str,
+    tables: String,
+}
 
-/// Prints the tables, or puts them into a document.
+impl Part {
+    fn lines(&self) -> (String, String) {
+        let name = self.name;
+        (
+            format!("<!-- {name}:begin -->\n"),
+            format!("<!-- {name}:end -->"),
+        )
+    }
+
+    /// The document with these tables in their place. Without any it stays as it is.
+    fn put(&self, document: &str) -> Result<String> {
+        let (begin, end) = self.lines();
+        if self.tables.is_empty() {
+            return Ok(document.to_string());
+        }
+        let (Some(from), Some(to)) = (document.find(&begin), document.find(&end)) else {
+            bail!("it has no place for a report: {begin}…{end}");
+        };
+        let (before, behind) = (&document[..from + begin.len()], &document[to..]);
+        Ok(format!("{before}{}{behind}", self.tables))
+    }
+}
+
+/// Prints the tables, or puts them into a document: those of which something was measured.
 pub fn run(folder: &Path, into: Option<&Path>) -> Result<()> {
-    let tables = tables(
-        &read(folder, "tracking")?,
-        &read(folder, "pause")?,
-        &read(folder, "durable")?,
-        &read(folder, "store")?,
-    );
+    let parts = [
+        Part {
+            name: "report",
+            tables: tables(
+                &read(folder, "tracking")?,
+                &read(folder, "pause")?,
+                &read(folder, "durable")?,
+            ),
+        },
+        Part {
+            name: "report-store",
+            tables: stores(&read(folder, "store")?),
+        },
+    ];
     let Some(path) = into else {
-        print!("{tables}");
+        parts.iter().for_each(|part| print!("{}", part.tables));
         return Ok(());
     };
     let document =
         fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let (Some(begin), Some(end)) = (document.find(BEGIN), document.find(END)) else {
-        bail!(
-            "{} has no place for a report: {BEGIN}…{END}",
-            path.display()
-        );
-    };
-    let document = format!(
-        "{}{tables}{}",
-        &document[..begin + BEGIN.len()],
-        &document[end..]
-    );
-    fs::write(path, document).with_context(|| format!("writing {}", path.display()))
+    let filled = parts
+        .iter()
+        .try_fold(document, |document, part| part.put(&document))
+        .with_context(|| format!("filling {}", path.display()))?;
+    fs::write(path, filled).with_context(|| format!("writing {}", path.display()))
 }
 
 /// A number with commas between its thousands.
@@ -81,7 +107,7 @@ fn head(to: &mut String, title: &str, cells: &[&str]) {
     row(to, &rules.map(str::to_string).collect::<Vec<_>>());
 }
 
-fn tables(tracking: &[Value], pause: &[Value], durable: &[Value], store: &[Value]) -> String {
+fn tables(tracking: &[Value], pause: &[Value], durable: &[Value]) -> String {
     let mut out = String::new();
     grid(&mut out, tracking);
     changing(&mut out, tracking);
@@ -89,7 +115,6 @@ fn tables(tracking: &[Value], pause: &[Value], durable: &[Value], store: &[Value
     snapshots(&mut out, tracking);
     pauses(&mut out, pause);
     durables(&mut out, durable);
-    stores(&mut out, store);
     out
 }
 
@@ -313,13 +338,14 @@ fn durables(out: &mut String, durable: &[Value]) {
     }
 }
 
-fn stores(out: &mut String, store: &[Value]) {
+fn stores(store: &[Value]) -> String {
+    let mut out = String::new();
     let Some(first) = store.first() else {
-        return;
+        return out;
     };
     let mib = number(first, "data_bytes").unwrap_or(f64::NAN) / 1048576.0;
     head(
-        out,
+        &mut out,
         &format!(
             "A full save and a restore of {mib:.0} MiB: seconds, medians, and the speed of what is bare"
         ),
@@ -348,7 +374,7 @@ fn stores(out: &mut String, store: &[Value]) {
             |key| number(one, key).map_or(String::new(), |ratio| format!("{:.0} %", ratio * 100.0));
         let mib = |key| number(one, key).map_or(String::new(), |bytes| commas(bytes / 1048576.0));
         row(
-            out,
+            &mut out,
             &[
                 text(one, "what").to_string(),
                 text(one, "compression").to_string(),
@@ -365,6 +391,7 @@ fn stores(out: &mut String, store: &[Value]) {
             ],
         );
     }
+    out
 }
 
 #[cfg(test)]
@@ -396,11 +423,24 @@ mod tests {
             &[one("pagemap_scan", 2_000_000), one("module", 500_000)],
             &[],
             &[],
-            &[],
         );
         assert!(
             text.contains("| random | 655 | 500 | 2,000 |  |  |  | 0.250 |"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_document_gets_what_was_measured_and_keeps_the_rest() {
+        let document = "a\n<!-- one:begin -->\nold\n<!-- one:end -->\nb\n";
+        let part = |name, tables: &str| Part {
+            name,
+            tables: tables.to_string(),
+        };
+        let filled = part("one", "new\n").put(document).unwrap();
+        assert_eq!(filled, document.replace("old", "new"));
+        assert_eq!(part("one", "").put(document).unwrap(), document);
+        assert_eq!(part("two", "").put(document).unwrap(), document);
+        assert!(part("two", "new\n").put(document).is_err());
     }
 }
