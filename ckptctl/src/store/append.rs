@@ -2,6 +2,8 @@
 //! Writes one record behind the end of a segment.
 
 use std::io;
+use std::mem;
+use std::sync::Arc;
 
 use zerocopy::IntoBytes;
 
@@ -20,10 +22,16 @@ use super::page_sink::PageSink;
 use super::page_sink::Pages;
 use super::record::Record;
 use super::writer::Options;
+use super::writing::Beside;
+use super::writing::Ordered;
 use crate::sys::file::File;
 
 /// How much is gathered before it is written.
 const BUFFER_BYTES: usize = 1 << 20;
+
+/// Bytes of a record that are written where they are made, before a thread is started: a small
+/// commit is done sooner than a thread has begun.
+const ALONE_BYTES: u64 = 2 << 20;
 
 /// Where and as part of what a record is written.
 #[derive(Clone, Copy, Debug)]
@@ -39,26 +47,32 @@ pub(super) struct Position {
 
 /// What is between a record's header and its footer, written as it comes.
 #[derive(Debug)]
-pub(super) struct Body<'a> {
-    file: &'a File,
+pub(super) struct Body {
+    file: Arc<File>,
     epoch: u64,
     /// Of the record in the file.
     offset: u64,
     /// Where in the record the buffer goes.
     written: u64,
     buffer: Vec<u8>,
-    hasher: blake3::Hasher,
+    ordered: Ordered,
+    /// Has what `ordered` had, while there is one.
+    beside: Option<Beside>,
+    /// A thread may be started.
+    may_start: bool,
 }
 
-impl<'a> Body<'a> {
-    fn new(file: &'a File, epoch: u64, offset: u64) -> Body<'a> {
+impl Body {
+    fn new(file: &Arc<File>, epoch: u64, offset: u64, may_start: bool) -> Body {
         Body {
-            file,
+            file: Arc::clone(file),
             epoch,
             offset,
             written: HEADER_BYTES,
             buffer: Vec::new(),
-            hasher: blake3::Hasher::new(),
+            ordered: Ordered::new(Arc::clone(file)),
+            beside: None,
+            may_start,
         }
     }
 
@@ -76,17 +90,33 @@ impl<'a> Body<'a> {
         Ok(())
     }
 
-    /// Writes what was gathered and puts it into the hash.
+    /// Writes what was gathered and puts it into the hash, or has that done.
     fn flush(&mut self) -> Result<(), StoreError> {
-        self.write(&self.buffer, self.written)?;
-        if self.buffer.len() >= BUFFER_BYTES {
-            // So that the disk works while the next pages are packed.
-            self.file
-                .start_writing(self.offset + self.written, self.buffer.len() as u64);
+        if self.may_start && self.written >= ALONE_BYTES {
+            self.may_start = false;
+            self.beside = Beside::start(&self.file, &mut self.ordered);
         }
-        self.hasher.update(&self.buffer);
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
+        let (at, len) = (self.offset + self.written, self.buffer.len());
+        if let Some(beside) = &mut self.beside {
+            match beside.put(at, mem::take(&mut self.buffer)) {
+                Some(empty) => self.buffer = empty,
+                None => self.all_written()?,
+            }
+        } else {
+            let written = self.ordered.write(at, &self.buffer, len >= BUFFER_BYTES);
+            written.map_err(|error| name_full(error, self.epoch))?;
+            self.buffer.clear();
+        }
+        self.written += len as u64;
+        Ok(())
+    }
+
+    /// Waits until all that was flushed is written.
+    fn all_written(&mut self) -> Result<(), StoreError> {
+        if let Some(beside) = self.beside.take() {
+            let ended = beside.end();
+            self.ordered = ended.map_err(|error| name_full(error, self.epoch))?;
+        }
         Ok(())
     }
 
@@ -114,7 +144,7 @@ impl<'a> Body<'a> {
 /// Writes a record. When it fails, anything may stand behind the position, but no
 /// footer that was not durable before.
 pub(super) fn append<E: From<StoreError>>(
-    file: &File,
+    file: &Arc<File>,
     meta: &CommitMeta,
     position: &Position,
     options: &Options,
@@ -125,7 +155,7 @@ pub(super) fn append<E: From<StoreError>>(
         epoch: meta.epoch,
         what,
     })?;
-    let mut body = Body::new(file, meta.epoch, position.offset);
+    let mut body = Body::new(file, meta.epoch, position.offset, options.threads > 0);
     body.buffer.extend_from_slice(&section);
     let mut sink = PageSink::new(body, meta, options, known.as_deref_mut());
     fill(&mut sink)?;
@@ -139,7 +169,7 @@ pub(super) fn append<E: From<StoreError>>(
 
 /// Writes all that is left; the commit is durable when this returns.
 fn finish(
-    mut body: Body<'_>,
+    mut body: Body,
     pages: &Pages,
     meta: &CommitMeta,
     meta_section: &[u8],
@@ -193,6 +223,7 @@ fn finish(
     body.buffer.extend_from_slice(&index_section);
     body.pad_to(total_len - FOOTER_BYTES);
     body.flush()?;
+    body.all_written()?;
     body.write(&[0; FOOTER_BYTES as usize], body.written)?;
     body.write(header.as_bytes(), 0)?;
     let alone = position.stands_for.is_none();
@@ -200,7 +231,7 @@ fn finish(
     if alone {
         body.sync()?;
     }
-    let body_hash = *body.hasher.finalize().as_bytes();
+    let body_hash = body.ordered.hash();
     let footer = Footer::new(&header, position.parent_hash, body_hash);
     body.write(footer.as_bytes(), total_len - FOOTER_BYTES)?;
     if alone {

@@ -39,6 +39,7 @@ mod segment_file;
 mod spec;
 mod verify;
 mod writer;
+mod writing;
 
 #[cfg(feature = "cli")]
 pub use archive::Imported;

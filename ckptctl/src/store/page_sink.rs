@@ -22,7 +22,7 @@ use super::writer::Options;
 /// that contradicts itself.
 #[derive(Debug)]
 pub struct PageSink<'a> {
-    body: Body<'a>,
+    body: Body,
     epoch: u64,
     page_shift: u32,
     arena_len_pages: u64,
@@ -67,7 +67,7 @@ enum Place {
 
 impl<'a> PageSink<'a> {
     pub(super) fn new(
-        body: Body<'a>,
+        body: Body,
         meta: &CommitMeta,
         options: &Options,
         mut known: Option<&'a mut Known>,
@@ -233,7 +233,7 @@ impl<'a> PageSink<'a> {
 
     /// Packs and writes all that is left; gives back the record without its index, and what
     /// goes into that.
-    pub(super) fn finish(mut self) -> Result<(Body<'a>, Pages), StoreError> {
+    pub(super) fn finish(mut self) -> Result<(Body, Pages), StoreError> {
         self.end_parcel()?;
         while let Some(packed) = self.packer.take() {
             self.write(packed)?;

@@ -2,6 +2,7 @@
 //! The writing side of a chain.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::SystemTime;
@@ -125,7 +126,7 @@ pub struct Writer {
     /// What the chain has, if pages are to be shared.
     known: Option<Known>,
     /// The last segment.
-    file: File,
+    file: Arc<File>,
     /// Where the next record goes in it.
     end: u64,
     /// The name of the last segment may not be on the disk yet.
@@ -210,7 +211,7 @@ impl Writer {
             chain: Chain { dir, scan },
             options,
             known,
-            file,
+            file: Arc::new(file),
             end,
             unnamed: false,
             unfinished: false,
@@ -478,7 +479,7 @@ impl Writer {
             held: Held::default(),
         });
         scan.end = Some(BLOCK);
-        self.file = file;
+        self.file = Arc::new(file);
         self.end = BLOCK;
         self.unnamed = true;
         self.sync_name()

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::super::append;
 use super::super::append::Position;
@@ -58,7 +59,7 @@ impl Unfinished {
             placed: false,
         };
         let path = &unfinished.path;
-        let file = File::create(path).map_err(StoreError::io("create", path))?;
+        let file = Arc::new(File::create(path).map_err(StoreError::io("create", path))?);
         file.truncate(0).map_err(StoreError::io("truncate", path))?;
         let mut records: Vec<Record> = Vec::new();
         let mut end = BLOCK;
