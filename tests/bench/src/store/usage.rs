@@ -12,6 +12,12 @@ use nix::sys::time::TimeVal;
 
 /// Begins to note the most; what it is now, in bytes.
 pub fn begin() -> Result<u64> {
+    // What was freed before and kept would hide what is taken now.
+    #[cfg(target_env = "gnu")]
+    // SAFETY: It may be called at any time.
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
     fs::write("/proc/self/clear_refs", "5").context("beginning to note the most memory")?;
     of_status("VmRSS:")
 }
