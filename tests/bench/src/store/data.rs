@@ -188,9 +188,9 @@ fn text(to: &mut [u8], random: &mut Random) {
         let milli = random.below(1000);
         // Writing to a string does not fail.
         let _ = if log {
-            write!(
+            writeln!(
                 line,
-                "2026-03-{:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z INFO {}.{}[{}]: {} {} {} id={id} took {}us\n",
+                "2026-03-{:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z INFO {}.{}[{}]: {} {} {} id={id} took {}us",
                 1 + id / 86_400 % 28,
                 word(random),
                 word(random),
@@ -201,9 +201,9 @@ fn text(to: &mut [u8], random: &mut Random) {
                 random.below(100_000),
             )
         } else {
-            write!(
+            writeln!(
                 line,
-                "{{\"id\":{id},\"name\":\"{} {}\",\"state\":\"{}\",\"at\":\"{hour:02}:{minute:02}:{second:02}.{milli:03}\",\"tags\":[\"{}\",\"{}\"],\"total\":{}.{:02}}}\n",
+                "{{\"id\":{id},\"name\":\"{} {}\",\"state\":\"{}\",\"at\":\"{hour:02}:{minute:02}:{second:02}.{milli:03}\",\"tags\":[\"{}\",\"{}\"],\"total\":{}.{:02}}}",
                 word(random),
                 word(random),
                 word(random),
