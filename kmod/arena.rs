@@ -2,6 +2,7 @@
 //! An arena: its pages, which of them changed, and its epochs.
 
 use core::ops::ControlFlow;
+use core::sync::atomic::AtomicU32;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering;
@@ -29,6 +30,7 @@ use crate::mm::heap::KernelHeap;
 use crate::mm::mapping;
 use crate::mm::mapping::Mapping;
 use crate::mm::owner::Owner;
+use crate::mm::program::Program;
 use crate::mm::wait::Event;
 use crate::snapshot::Snapshot;
 use crate::stats::Stats;
@@ -46,11 +48,13 @@ mod commit;
 mod consumers;
 mod faults;
 mod frozen;
+mod handover;
 
 type ArenaChunk = Chunk<FolioTable, KernelHeap>;
 
 const _: () = assert!(uapi::CKPT_ARENA_MAX_BYTES >> PAGE_SHIFT <= MAX_PAGES);
 
+pub(crate) use commit::Told;
 pub(crate) use consumers::Level;
 
 /// Last epoch there can be.
@@ -119,6 +123,10 @@ pub(crate) struct Arena {
     committed_ns: AtomicU64,
     #[pin]
     charge: Charge,
+    #[pin]
+    program: Program,
+    /// Descriptors that keep it for a program to come.
+    keepers: AtomicU32,
     stats: Stats,
     /// Those who wait for the next commit, and how many they are.
     #[pin]
@@ -159,6 +167,8 @@ impl Arena {
             epoch: AtomicU64::new(begun),
             committed_ns: AtomicU64::new(0),
             charge <- Charge::new(),
+            program <- Program::current(),
+            keepers: AtomicU32::new(0),
             stats: Stats::default(),
             subscriptions <- new_mutex!(KVec::new()),
             subscribed: AtomicUsize::new(0),
@@ -193,7 +203,7 @@ impl Arena {
         self.owner().lets_in(self.geometry.private)
     }
 
-    /// The last commit, or the epoch the arena began with.
+    /// The last epoch that was closed, quietly or not, or the one that the arena began with.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
@@ -317,22 +327,20 @@ impl Arena {
 
     /// The facts of `struct ckpt_info`.
     pub(crate) fn info(&self) -> uapi::ckpt_info {
-        let private = match self.geometry.private {
-            true => uapi::CKPT_INFO_PRIVATE,
-            false => 0,
-        };
+        let flag = |is_so, flag| if is_so { flag } else { 0 };
         uapi::ckpt_info {
             size: size_of::<uapi::ckpt_info>() as u32,
-            flags: private,
+            flags: flag(self.geometry.private, uapi::CKPT_INFO_PRIVATE)
+                | flag(self.is_kept(), uapi::CKPT_INFO_KEPT),
             id: self.id,
             len_bytes: self.len_bytes(),
-            epoch: self.epoch(),
+            epoch: self.told_epoch(),
             resident_pages: self.charge.pages().0,
             changed_pages: self.index.noted(),
             created_ns: self.created_ns,
             committed_ns: self.committed_ns.load(Ordering::Relaxed),
             uid: self.owner().uid(),
-            pid: self.owner().pid(),
+            pid: self.program.pid(),
             tracker: tracker_in_use(self.index.tracker()),
             page_shift: PAGE_SHIFT as u32,
             name: self.geometry.name,

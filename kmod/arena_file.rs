@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! An open descriptor of an arena: its commands, and what it was told.
 
+use core::sync::atomic::AtomicBool;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering;
 
@@ -19,6 +20,7 @@ use kernel::time::Monotonic;
 use crate::arena::Arena;
 use crate::arena::Committed;
 use crate::arena::Level;
+use crate::arena::Told;
 use crate::mm::control::ControlPage;
 use crate::mm::file::NewFile;
 use crate::mm::file::OpenFile;
@@ -35,13 +37,19 @@ pub(crate) struct ArenaFile {
     arena: Claim,
     /// Last epoch that a call on this descriptor told of: what poll compares with.
     told: AtomicU64,
+    /// It keeps the arena for a program to come.
+    keeps: AtomicBool,
 }
 
 impl ArenaFile {
     /// A descriptor of the claimed arena.
     pub(crate) fn new(arena: Claim) -> Self {
         let told = AtomicU64::new(arena.epoch());
-        ArenaFile { arena, told }
+        ArenaFile {
+            arena,
+            told,
+            keeps: AtomicBool::new(false),
+        }
     }
 
     fn tell(&self, epoch: u64) {
@@ -76,7 +84,14 @@ impl ArenaFile {
 
     fn commit(&self, cmd: u32, arg: usize) -> Result {
         let (passed, mut commit) = Passed::read::<uapi::ckpt_commit>(cmd, arg)?;
-        uapi::check_flags(commit.flags, uapi::CKPT_COMMIT_SNAPSHOT)?;
+        uapi::check_flags(
+            commit.flags,
+            uapi::CKPT_COMMIT_SNAPSHOT | uapi::CKPT_COMMIT_QUIET,
+        )?;
+        let told = match commit.flags & uapi::CKPT_COMMIT_QUIET {
+            0 => Told::Everybody,
+            _ => Told::Nobody,
+        };
         let snapshot = commit.flags & uapi::CKPT_COMMIT_SNAPSHOT != 0;
         let asks = commit.since != 0 || commit.reserve_pages != 0;
         if commit.reserved != 0 || (asks && !snapshot) {
@@ -91,14 +106,14 @@ impl ArenaFile {
         // As above.
         passed.write(&commit)?;
         if !snapshot {
-            let committed = self.arena.commit()?;
+            let committed = self.arena.commit(told)?;
             return self.committed(&passed, commit, &committed);
         }
         let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
         let file = NewFile::<SnapshotFile>::plain(c"[ckpt-snapshot]")?;
-        let (committed, snapshot) = self
-            .arena
-            .commit_with_snapshot(commit.since, commit.reserve_pages)?;
+        let (committed, snapshot) =
+            self.arena
+                .commit_with_snapshot(told, commit.since, commit.reserve_pages)?;
         commit.reserve_pages = snapshot.reserve;
         commit.snapshot_pages = snapshot.pages;
         commit.snapshot_fd = fd.reserved_fd() as i32;
@@ -217,6 +232,29 @@ impl ArenaFile {
         fd.fd_install(file);
         Ok(())
     }
+
+    fn keep(&self, cmd: u32, arg: usize) -> Result {
+        let (_, keep) = Passed::read::<uapi::ckpt_keep>(cmd, arg)?;
+        uapi::check_flags(keep.flags, 0)?;
+        if !self.keeps.swap(true, Ordering::Relaxed) {
+            self.arena.keep();
+        }
+        Ok(())
+    }
+
+    fn take_over(&self, cmd: u32, arg: usize) -> Result {
+        let (_, takeover) = Passed::read::<uapi::ckpt_takeover>(cmd, arg)?;
+        uapi::check_flags(takeover.flags, 0)?;
+        self.arena.take_over()
+    }
+}
+
+impl Drop for ArenaFile {
+    fn drop(&mut self) {
+        if *self.keeps.get_mut() {
+            self.arena.keep_no_longer();
+        }
+    }
 }
 
 impl OpenFile for ArenaFile {
@@ -245,6 +283,8 @@ impl OpenFile for ArenaFile {
             cmd if same_command(cmd, uapi::CKPT_IOC_REQUEST) => for_writers(Self::request),
             cmd if same_command(cmd, uapi::CKPT_IOC_ACKNOWLEDGE) => for_writers(Self::acknowledge),
             cmd if same_command(cmd, uapi::CKPT_IOC_SUBSCRIBE) => for_writers(Self::subscribe),
+            cmd if same_command(cmd, uapi::CKPT_IOC_KEEP) => for_writers(Self::keep),
+            cmd if same_command(cmd, uapi::CKPT_IOC_TAKEOVER) => for_writers(Self::take_over),
             _ => Err(ENOTTY),
         }?;
         Ok(0)
@@ -253,7 +293,7 @@ impl OpenFile for ArenaFile {
     fn poll(&self, file: &File, table: PollTable<'_>) -> u32 {
         table.register_wait(file, self.arena.committed());
         let mut ready = 0;
-        if self.arena.epoch() > self.told.load(Ordering::Relaxed) {
+        if self.arena.told_epoch() > self.told.load(Ordering::Relaxed) {
             ready |= bindings::POLLIN;
         }
         if self.arena.is_requested() {

@@ -18,7 +18,8 @@
 //!    `Arena::subscriptions`, never both; `Subscription::state`, under neither
 //! 6. `i_mmap_rwsem` of the arena's address space (the kernel's; taken in commits)
 //! 7. page-table locks (the kernel's)
-//! 8. `Charge::account`, `Areas::count`: arithmetic, and putting a page in its place
+//! 8. `Charge::account`, `Areas::count`, `Program::process`: arithmetic, and putting a page or a
+//!    process in its place
 //!
 //! The registry is never held across the copying of user memory, a fault, or the freeing of
 //! an arena; 4 and 5 never across the copying of user memory, which may lie in the arena

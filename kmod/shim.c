@@ -262,16 +262,6 @@ unsigned long ckpt_rlimit_memlock(void)
 	return rlimit(RLIMIT_MEMLOCK);
 }
 
-struct pid *ckpt_current_tgid_get(void)
-{
-	return get_pid(task_tgid(current));
-}
-
-bool ckpt_pid_has_process(struct pid *pid)
-{
-	return pid_has_task(pid, PIDTYPE_TGID);
-}
-
 const struct cred *ckpt_current_cred_get(void)
 {
 	return get_current_cred();
@@ -280,6 +270,18 @@ const struct cred *ckpt_current_cred_get(void)
 bool ckpt_cred_ns_capable(const struct cred *cred, int cap)
 {
 	return ns_capable(cred->user_ns, cap);
+}
+
+/* mm/program.rs */
+
+struct pid *ckpt_current_tgid_get(void)
+{
+	return get_pid(task_tgid(current));
+}
+
+bool ckpt_pid_has_process(struct pid *pid)
+{
+	return pid_has_task(pid, PIDTYPE_TGID);
 }
 
 void ckpt_cond_resched(void)

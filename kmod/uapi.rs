@@ -63,6 +63,8 @@ arguments! {
     ckpt_acknowledge: 24,
     ckpt_wait: 32,
     ckpt_subscribe: 32,
+    ckpt_keep: 8,
+    ckpt_takeover: 8,
     ckpt_snapshot: 64,
     ckpt_gather: 56,
     ckpt_thaw: 24,

@@ -38,7 +38,7 @@
 #define CKPT_IOC_MAGIC 0xC5
 
 /* Raised when something is added. What is there never changes. */
-#define CKPT_ABI_VERSION 3
+#define CKPT_ABI_VERSION 4
 
 /* With the closing NUL. */
 #define CKPT_NAME_MAX 64
@@ -192,11 +192,14 @@ struct ckpt_list {
  * POLLPRI while a commit is requested.
  *
  * A descriptor stays good when the process that made the arena is gone; the
- * arena is freed with its last descriptor and mapping.
+ * arena is freed with its last descriptor and mapping. Another process can go on
+ * with it then: see CKPT_IOC_TAKEOVER.
  * ----------------------------------------------------------------------------
  */
 
 #define CKPT_INFO_PRIVATE (1U << 0) /* made with CKPT_CREATE_PRIVATE */
+/* Since version 4. Somebody keeps it for another program: see CKPT_IOC_KEEP. */
+#define CKPT_INFO_KEPT (1U << 1)
 
 /**
  * struct ckpt_info - argument of CKPT_IOC_INFO, entry of CKPT_IOC_LIST
@@ -204,18 +207,20 @@ struct ckpt_list {
  * @flags:          out: CKPT_INFO_*
  * @id:             out: the arena's id
  * @len_bytes:      out: its size
- * @epoch:          out: the last commit, or what CREATE was given before any
+ * @epoch:          out: the last commit, or what CREATE was given before any;
+ *                  one that was quiet does not count
  * @resident_pages: out: pages that have memory
  * @changed_pages:  out: pages noted as changed since the last commit. A page
  *                  that the last commit left open is not among them before the
  *                  next one finds it changed, so this can be less than that
  *                  will tell
  * @created_ns:     out: CLOCK_BOOTTIME of creation
- * @committed_ns:   out: CLOCK_BOOTTIME of the last commit, 0 before any
+ * @committed_ns:   out: CLOCK_BOOTTIME of @epoch's commit, 0 before any
  * @uid:            out: effective uid of the creator, as the caller's user
  *                  namespace sees it
- * @pid:            out: process that created it, as the caller's pid namespace
- *                  sees it; 0 when that process is gone or not visible
+ * @pid:            out: process that created it, or the last one that took it
+ *                  over, as the caller's pid namespace sees it; 0 when that
+ *                  process is gone or not visible
  * @tracker:        out: CKPT_TRACKER_* in use
  * @page_shift:     out: log2 of the page size
  * @name:           out: NUL-terminated
@@ -251,7 +256,8 @@ struct ckpt_info {
  * fail for this limit later. Allocates nothing. Asking for less than is charged
  * already changes nothing. Does not take from the memory cgroup. Charges are
  * given back when the arena is freed. A creator with CAP_IPC_LOCK is not
- * limited.
+ * limited. A process that takes the arena over brings its limit along: see
+ * CKPT_IOC_TAKEOVER.
  *
  * Errors: ENOMEM (RLIMIT_MEMLOCK), EINVAL (more than the arena has),
  * EBADF (read-only descriptor).
@@ -267,6 +273,13 @@ struct ckpt_reserve {
  * Since version 2: with a snapshot of what changed.
  */
 #define CKPT_COMMIT_SNAPSHOT (1U << 0)
+
+/*
+ * Since version 4: nobody but the caller learns of it. The pages are in no state
+ * that the program would have anybody see, in the middle of going back to an
+ * earlier one, say; what it wants is a delta.
+ */
+#define CKPT_COMMIT_QUIET (1U << 1)
 
 /* Snapshots of one arena that can be open at the same time. */
 #define CKPT_SNAPSHOTS_MAX 64
@@ -314,6 +327,12 @@ struct ckpt_reserve {
  * when they are made. A page that is pinned for DMA is in the snapshot as the
  * device leaves it.
  *
+ * A quiet commit closes its epoch and stamps pages as any other, and that is all:
+ * subscriptions and a request wait for the next one that is not quiet, poll()
+ * and CKPT_IOC_WAIT do not report it, CKPT_IOC_INFO and the control page tell the
+ * commit before it. So what a subscriber gets next is what changed over both.
+ * CKPT_IOC_DELTA knows of it: its @epoch can be above theirs.
+ *
  * Errors: EBADF (read-only descriptor), EINTR (a fatal signal came while
  * waiting; nothing was committed), EOVERFLOW (no epoch is left: the last one is
  * 2^63 - 1). With CKPT_COMMIT_SNAPSHOT also ERANGE (@since is after the last
@@ -350,8 +369,8 @@ struct ckpt_range {
  * @flags:       in: zero
  * @since:       in: the cursor: pages stamped by a later epoch are wanted. Zero
  *               wants every page that was ever written and committed
- * @epoch:       out: the last commit when the call began; the cursor's next
- *               value once all ranges of the delta have been taken
+ * @epoch:       out: the last commit when the call began, quiet or not; the
+ *               cursor's next value once all ranges of the delta have been taken
  * @start_pgoff: in: first page of interest, zero to begin; out: where the next
  *               call goes on when @more is 1
  * @ranges:      in: address of an array of struct ckpt_range
@@ -597,6 +616,56 @@ struct ckpt_subscribe {
 };
 
 /*
+ * Since version 4: an arena that outlives its program, and goes on with another.
+ */
+
+/**
+ * struct ckpt_keep - argument of CKPT_IOC_KEEP
+ * @size:  in: sizeof(struct ckpt_keep)
+ * @flags: in: zero
+ *
+ * Says that this descriptor keeps the arena for a program that is to take it
+ * over. CKPT_IOC_INFO and LIST tell CKPT_INFO_KEPT for as long as the descriptor,
+ * or a copy of it in any process, is open. Who follows the arena learns so,
+ * when its program is gone, whether there may be more to come. Saying it again
+ * changes nothing.
+ *
+ * Errors: EBADF (read-only descriptor).
+ */
+struct ckpt_keep {
+	__u32 size;
+	__u32 flags;
+};
+
+/**
+ * struct ckpt_takeover - argument of CKPT_IOC_TAKEOVER
+ * @size:  in: sizeof(struct ckpt_takeover)
+ * @flags: in: zero
+ *
+ * Makes the calling process the one that CKPT_IOC_INFO and LIST name. The one
+ * that they named so far is gone, or it is the caller, for whom only the limit
+ * is taken anew. An arena has one program at a time.
+ *
+ * Allowed to a caller whose effective uid is the uid that created the arena,
+ * private or not, and to one with CAP_CHECKPOINT_RESTORE in the creator's user
+ * namespace.
+ *
+ * The arena stays its creator's: the same may open it, and its pages, those
+ * charged already and those to come, are charged to the same user. What they
+ * are held against from now on is the caller's RLIMIT_MEMLOCK as it is now, or
+ * no limit when the caller has CAP_IPC_LOCK; but a caller of another user (real
+ * uid) leaves the limit as it was. What is charged stays charged, also where the
+ * new limit is below that: then nothing more can be.
+ *
+ * Errors: EBUSY (the process named so far is there, though it may have ended and
+ * not been waited for), EACCES (not allowed), EBADF (read-only descriptor).
+ */
+struct ckpt_takeover {
+	__u32 size;
+	__u32 flags;
+};
+
+/*
  * ----------------------------------------------------------------------------
  * Commands on a snapshot's descriptor, all since version 2
  *
@@ -710,6 +779,8 @@ struct ckpt_thaw {
 #define CKPT_IOC_ACKNOWLEDGE _IOWR(CKPT_IOC_MAGIC, 0x26, struct ckpt_acknowledge)
 #define CKPT_IOC_WAIT _IOWR(CKPT_IOC_MAGIC, 0x27, struct ckpt_wait)
 #define CKPT_IOC_SUBSCRIBE _IOWR(CKPT_IOC_MAGIC, 0x28, struct ckpt_subscribe)
+#define CKPT_IOC_KEEP _IOWR(CKPT_IOC_MAGIC, 0x29, struct ckpt_keep)
+#define CKPT_IOC_TAKEOVER _IOWR(CKPT_IOC_MAGIC, 0x2a, struct ckpt_takeover)
 
 /* On a snapshot's descriptor. */
 #define CKPT_IOC_SNAPSHOT _IOWR(CKPT_IOC_MAGIC, 0x40, struct ckpt_snapshot)

@@ -34,10 +34,19 @@ struct Wanted {
     draft: Draft,
 }
 
+/// Who learns of a commit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// All who wait for one, or look.
+    Everybody,
+    /// The caller: see `CKPT_COMMIT_QUIET`.
+    Nobody,
+}
+
 impl Arena {
     /// Closes the epoch: see `CKPT_IOC_COMMIT`.
-    pub(crate) fn commit(&self) -> Result<Committed> {
-        Ok(self.commit_with(None)?.0)
+    pub(crate) fn commit(&self, told: Told) -> Result<Committed> {
+        Ok(self.commit_with(told, None)?.0)
     }
 
     /// Closes the epoch and freezes what changed after `since`: see `CKPT_COMMIT_SNAPSHOT`.
@@ -45,6 +54,7 @@ impl Arena {
     /// The caller sees to it that the snapshot is [released](Arena::release).
     pub(crate) fn commit_with_snapshot(
         &self,
+        told: Told,
         since: u64,
         reserve: u64,
     ) -> Result<(Committed, Arc<Snapshot>)> {
@@ -55,7 +65,7 @@ impl Arena {
         };
         // Made before anybody has to wait.
         let draft = self.draft()?;
-        let (committed, snapshot) = self.commit_with(Some(Wanted { terms, draft }))?;
+        let (committed, snapshot) = self.commit_with(told, Some(Wanted { terms, draft }))?;
         Ok((committed, snapshot.ok_or(ENOMEM)??))
     }
 
@@ -65,6 +75,7 @@ impl Arena {
 
     fn commit_with(
         &self,
+        told: Told,
         own: Option<Wanted>,
     ) -> Result<(Committed, Option<Result<Arc<Snapshot>>>)> {
         let map = OwnMap::lock(&self.areas)?;
@@ -82,13 +93,17 @@ impl Arena {
             }
             snapshots.reserve(1, GFP_KERNEL)?;
         }
-        let subscriptions = self.take_subscriptions();
+        let subscriptions = match told {
+            Told::Everybody => self.take_subscriptions(),
+            // They wait for the next one, whose snapshots begin at their cursors.
+            Told::Nobody => KVec::new(),
+        };
         let freezes = own.is_some() || !subscriptions.is_empty();
         let mut entries = Entries::begin(self, map.as_ref());
         let harvested = self.index.harvest(epoch, freezes, &mut entries);
         let snapshot = own.map(|wanted| self.freeze(epoch, wanted, &mut entries));
         let made = self.freeze_for(epoch, &subscriptions, &mut entries);
-        let committed = self.close(epoch, &harvested, entries, begun, guard);
+        let committed = self.close(epoch, told, &harvested, entries, begun, guard);
         if !subscriptions.is_empty() {
             self.settle(&subscriptions, made);
         }
@@ -166,6 +181,7 @@ impl Arena {
     fn close(
         &self,
         epoch: u64,
+        told: Told,
         harvested: &Harvested,
         entries: Entries<'_>,
         begun: Instant<Monotonic>,
@@ -173,18 +189,23 @@ impl Arena {
     ) -> Committed {
         // Flushes.
         entries.end();
-        let control = self.control.fields();
-        // Before the epoch is known: who sees that and requests a commit means the next one.
-        control.pending.store(0, Ordering::Relaxed);
+        if told == Told::Everybody {
+            // Before the epoch is known: who sees that and requests a commit means the next one.
+            self.control.fields().pending.store(0, Ordering::Relaxed);
+        }
         self.epoch.store(epoch, Ordering::Release);
-        control.epoch.store(epoch, Ordering::Release);
-        self.committed_ns
-            .store(clock::boottime_ns(), Ordering::Relaxed);
+        if told == Told::Everybody {
+            self.control.fields().epoch.store(epoch, Ordering::Release);
+            self.committed_ns
+                .store(clock::boottime_ns(), Ordering::Relaxed);
+        }
         let ns = begun.elapsed().as_nanos() as u64;
         drop(guard);
         self.stats.commit(harvested, ns);
-        self.committed.notify_all();
-        self.progress.tell();
+        if told == Told::Everybody {
+            self.committed.notify_all();
+            self.progress.tell();
+        }
         Committed {
             epoch,
             pages: harvested.changed,

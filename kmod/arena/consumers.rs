@@ -51,11 +51,16 @@ impl Arena {
         &self.control
     }
 
+    /// The last commit that everybody is told of, or the epoch that the arena began with.
+    pub(crate) fn told_epoch(&self) -> u64 {
+        self.control.fields().epoch.load(Ordering::Acquire)
+    }
+
     /// Asks the program for a commit. Returns the last one.
     pub(crate) fn request(&self) -> u64 {
         // Before the mark: else the commit that takes the mark away could be this one, and the
         // one that answers would be waited for though nothing asks for it.
-        let epoch = self.epoch();
+        let epoch = self.told_epoch();
         self.control.fields().pending.store(1, Ordering::SeqCst);
         self.committed.notify_all();
         epoch
@@ -88,7 +93,7 @@ impl Arena {
     pub(crate) fn reached(&self, level: Level) -> u64 {
         let fields = self.control.fields();
         match level {
-            Level::Committed => self.epoch(),
+            Level::Committed => self.told_epoch(),
             Level::Durable => fields.durable.load(Ordering::Acquire),
             Level::Replicated => fields.replicated.load(Ordering::Acquire),
         }

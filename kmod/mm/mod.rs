@@ -18,6 +18,7 @@ pub(crate) mod folio;
 pub(crate) mod heap;
 pub(crate) mod mapping;
 pub(crate) mod owner;
+pub(crate) mod program;
 mod shim;
 mod table;
 pub(crate) mod wait;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Who made an arena: credentials, process, and the account its pages are charged to.
+//! Who made an arena: credentials, and the account its pages are charged to.
 
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering;
 
 use kernel::bindings;
 use kernel::cred::Credential;
@@ -16,16 +18,16 @@ use super::shim;
 ///
 /// # Invariants
 ///
-/// `user` and `process` are valid and one reference of each is ours.
+/// `user` is valid and a reference of it is ours.
 pub(crate) struct Owner {
     cred: ARef<Credential>,
     user: NonNull<bindings::user_struct>,
-    process: NonNull<bindings::pid>,
-    /// Pages that the user may have locked: the creator's limit when it created.
-    limit_pages: u64,
+    /// Pages that the user may have locked: the limit that the program had when it made the arena
+    /// or took it over. Nothing else depends on it, so any order will do.
+    limit_pages: AtomicU64,
 }
 
-// SAFETY: References to users and pids may be used and dropped from any thread.
+// SAFETY: References to users may be used and dropped from any thread.
 unsafe impl Send for Owner {}
 // SAFETY: As above; nothing is changed but the user's atomic account.
 unsafe impl Sync for Owner {}
@@ -39,17 +41,32 @@ impl Owner {
             let cred = shim::ckpt_current_cred_get()
                 .cast_mut()
                 .cast::<Credential>();
-            // INVARIANT: Both references are ours.
+            // INVARIANT: The reference is ours.
             Owner {
                 cred: ARef::from_raw(NonNull::new_unchecked(cred)),
                 user: NonNull::new_unchecked(shim::ckpt_current_user_get()),
-                process: NonNull::new_unchecked(shim::ckpt_current_tgid_get()),
-                limit_pages: match bindings::capable(bindings::CAP_IPC_LOCK as c_int) {
-                    true => u64::MAX,
-                    false => shim::ckpt_rlimit_memlock() as u64 >> PAGE_SHIFT,
-                },
+                limit_pages: AtomicU64::new(limit_of_current()),
             }
         }
+    }
+
+    /// Holds what is charged from now on against the calling process's limit, if that process is
+    /// of the user that is charged. What is charged stays.
+    pub(crate) fn take_limit(&self) {
+        // SAFETY: Takes a reference to what the current task has, and gives it back.
+        let same = unsafe {
+            let user = shim::ckpt_current_user_get();
+            bindings::free_uid(user);
+            user == self.user.as_ptr()
+        };
+        if same {
+            self.limit_pages
+                .store(limit_of_current(), Ordering::Relaxed);
+        }
+    }
+
+    fn limit(&self) -> u64 {
+        self.limit_pages.load(Ordering::Relaxed)
     }
 
     /// Whether the calling process may open what this owner made.
@@ -74,26 +91,13 @@ impl Owner {
         unsafe { bindings::from_kuid_munged(bindings::current_user_ns(), uid) }
     }
 
-    /// The process, as the calling process sees it; 0 when it is gone or out of sight.
-    pub(crate) fn pid(&self) -> i32 {
-        // SAFETY: By the invariant the pid is valid.
-        unsafe {
-            if shim::ckpt_pid_has_process(self.process.as_ptr()) {
-                bindings::pid_vnr(self.process.as_ptr())
-            } else {
-                0
-            }
-        }
-    }
-
-    /// Charges pages to the owner's locked memory. `ENOMEM` when that would go over the
-    /// RLIMIT_MEMLOCK that the owner had, unless it had CAP_IPC_LOCK.
+    /// Charges pages to the owner's locked memory. `ENOMEM` when that would go over the limit.
     pub(crate) fn charge(&self, pages: u64) -> Result {
         // SAFETY: By the invariant the user is valid.
         let mut old = unsafe { shim::ckpt_locked_vm_read(self.user.as_ptr()) };
         loop {
             let new = (old as u64).checked_add(pages).ok_or(ENOMEM)?;
-            if new > self.limit_pages.min(c_long::MAX as u64) {
+            if new > self.limit().min(c_long::MAX as u64) {
                 return Err(ENOMEM);
             }
             // SAFETY: As above; `old` is ours.
@@ -114,7 +118,7 @@ impl Owner {
             }
             // SAFETY: By the invariant the user is valid.
             let locked = unsafe { shim::ckpt_locked_vm_read(self.user.as_ptr()) } as u64;
-            pages = (pages - 1).min(self.limit_pages.saturating_sub(locked));
+            pages = (pages - 1).min(self.limit().saturating_sub(locked));
         }
         0
     }
@@ -128,10 +132,18 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // SAFETY: By the invariant both references are ours.
-        unsafe {
-            bindings::free_uid(self.user.as_ptr());
-            bindings::put_pid(self.process.as_ptr());
+        // SAFETY: By the invariant the reference is ours.
+        unsafe { bindings::free_uid(self.user.as_ptr()) };
+    }
+}
+
+/// Pages that the calling process may have locked: its RLIMIT_MEMLOCK, but with CAP_IPC_LOCK any.
+fn limit_of_current() -> u64 {
+    // SAFETY: Both only ask the current task.
+    unsafe {
+        match bindings::capable(bindings::CAP_IPC_LOCK as c_int) {
+            true => u64::MAX,
+            false => shim::ckpt_rlimit_memlock() as u64 >> PAGE_SHIFT,
         }
     }
 }

@@ -129,10 +129,12 @@ extern "C" {
     ) -> bool;
     pub(super) fn ckpt_locked_vm_sub(user: *mut bindings::user_struct, pages: c_long);
     pub(super) fn ckpt_rlimit_memlock() -> c_ulong;
-    pub(super) fn ckpt_current_tgid_get() -> *mut bindings::pid;
-    pub(super) fn ckpt_pid_has_process(pid: *mut bindings::pid) -> bool;
     pub(super) fn ckpt_current_cred_get() -> *const bindings::cred;
     pub(super) fn ckpt_cred_ns_capable(cred: *const bindings::cred, cap: c_int) -> bool;
+
+    // program.rs
+    pub(super) fn ckpt_current_tgid_get() -> *mut bindings::pid;
+    pub(super) fn ckpt_pid_has_process(pid: *mut bindings::pid) -> bool;
 
     // file.rs
     pub(super) fn anon_inode_create_getfile(

@@ -12,7 +12,7 @@
 
 pub const CKPT_DEVICE_PATH: &::core::ffi::CStr = c"/dev/ckpt";
 pub const CKPT_IOC_MAGIC: u32 = 197;
-pub const CKPT_ABI_VERSION: u32 = 3;
+pub const CKPT_ABI_VERSION: u32 = 4;
 pub const CKPT_NAME_MAX: u32 = 64;
 pub const CKPT_ARENA_MAX_BYTES: u64 = 17592186044416;
 pub const CKPT_TRACKER_ARMED: u32 = 1;
@@ -20,7 +20,9 @@ pub const CKPT_TRACKER_ADAPTIVE: u32 = 2;
 pub const CKPT_CREATE_PRIVATE: u32 = 1;
 pub const CKPT_OPEN_RDONLY: u32 = 1;
 pub const CKPT_INFO_PRIVATE: u32 = 1;
+pub const CKPT_INFO_KEPT: u32 = 2;
 pub const CKPT_COMMIT_SNAPSHOT: u32 = 1;
+pub const CKPT_COMMIT_QUIET: u32 = 2;
 pub const CKPT_SNAPSHOTS_MAX: u32 = 64;
 pub const CKPT_CONTROL_OFFSET: u64 = 1152921504606846976;
 pub const CKPT_LEVEL_COMMITTED: u32 = 0;
@@ -459,6 +461,32 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct ckpt_keep {
+    pub size: u32,
+    pub flags: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ckpt_keep"][::core::mem::size_of::<ckpt_keep>() - 8];
+    ["Alignment of ckpt_keep"][::core::mem::align_of::<ckpt_keep>() - 4];
+    ["Offset of field: ckpt_keep::size"][::core::mem::offset_of!(ckpt_keep, size) - 0];
+    ["Offset of field: ckpt_keep::flags"][::core::mem::offset_of!(ckpt_keep, flags) - 4];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ckpt_takeover {
+    pub size: u32,
+    pub flags: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ckpt_takeover"][::core::mem::size_of::<ckpt_takeover>() - 8];
+    ["Alignment of ckpt_takeover"][::core::mem::align_of::<ckpt_takeover>() - 4];
+    ["Offset of field: ckpt_takeover::size"][::core::mem::offset_of!(ckpt_takeover, size) - 0];
+    ["Offset of field: ckpt_takeover::flags"][::core::mem::offset_of!(ckpt_takeover, flags) - 4];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct ckpt_snapshot {
     pub size: u32,
     pub flags: u32,
@@ -549,6 +577,8 @@ pub const CKPT_IOC_REQUEST: u32 = 3222324517;
 pub const CKPT_IOC_ACKNOWLEDGE: u32 = 3222848806;
 pub const CKPT_IOC_WAIT: u32 = 3223373095;
 pub const CKPT_IOC_SUBSCRIBE: u32 = 3223373096;
+pub const CKPT_IOC_KEEP: u32 = 3221800233;
+pub const CKPT_IOC_TAKEOVER: u32 = 3221800234;
 pub const CKPT_IOC_SNAPSHOT: u32 = 3225470272;
 pub const CKPT_IOC_GATHER: u32 = 3224945985;
 pub const CKPT_IOC_THAW: u32 = 3222848834;
@@ -746,6 +776,14 @@ impl ckpt_subscribe {
         snapshot_fd: 0,
         reserved: 0,
     };
+}
+impl ckpt_keep {
+    /// All bytes zero.
+    pub const ZERO: Self = Self { size: 0, flags: 0 };
+}
+impl ckpt_takeover {
+    /// All bytes zero.
+    pub const ZERO: Self = Self { size: 0, flags: 0 };
 }
 impl ckpt_snapshot {
     /// All bytes zero.

@@ -51,6 +51,8 @@ arguments! {
     ckpt_acknowledge: CKPT_IOC_ACKNOWLEDGE,
     ckpt_wait: CKPT_IOC_WAIT,
     ckpt_subscribe: CKPT_IOC_SUBSCRIBE,
+    ckpt_keep: CKPT_IOC_KEEP,
+    ckpt_takeover: CKPT_IOC_TAKEOVER,
     ckpt_snapshot: CKPT_IOC_SNAPSHOT,
     ckpt_gather: CKPT_IOC_GATHER,
     ckpt_thaw: CKPT_IOC_THAW,
@@ -182,6 +184,14 @@ impl ArenaFd {
     /// Closes an epoch.
     pub fn commit(&self) -> io::Result<abi::ckpt_commit> {
         let mut commit = argument::<abi::ckpt_commit>();
+        command(self.as_fd(), &mut commit)?;
+        Ok(commit)
+    }
+
+    /// Closes an epoch of which nobody else is told.
+    pub fn commit_quietly(&self) -> io::Result<abi::ckpt_commit> {
+        let mut commit = argument::<abi::ckpt_commit>();
+        commit.flags = abi::CKPT_COMMIT_QUIET;
         command(self.as_fd(), &mut commit)?;
         Ok(commit)
     }

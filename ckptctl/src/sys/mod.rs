@@ -26,6 +26,7 @@ pub mod process;
 #[cfg(feature = "cli")]
 pub mod signals;
 pub mod span;
+pub mod takeover;
 pub mod thread;
 pub mod userfault;
 #[cfg(any(feature = "cli", feature = "replication"))]

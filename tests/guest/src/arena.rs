@@ -101,6 +101,31 @@ impl Arena {
         ioctl::call(self, abi::CKPT_IOC_COMMIT, &mut commit).map(|()| commit)
     }
 
+    /// CKPT_IOC_COMMIT, of which nobody else is told.
+    pub fn commit_quietly(&self) -> Result<abi::ckpt_commit, Errno> {
+        let mut commit = commit_request();
+        commit.flags = abi::CKPT_COMMIT_QUIET;
+        ioctl::call(self, abi::CKPT_IOC_COMMIT, &mut commit).map(|()| commit)
+    }
+
+    /// CKPT_IOC_KEEP.
+    pub fn keep(&self) -> Result<(), Errno> {
+        let mut keep = abi::ckpt_keep {
+            size: size_of::<abi::ckpt_keep>() as u32,
+            ..abi::ckpt_keep::ZERO
+        };
+        ioctl::call(self, abi::CKPT_IOC_KEEP, &mut keep)
+    }
+
+    /// CKPT_IOC_TAKEOVER.
+    pub fn take_over(&self) -> Result<(), Errno> {
+        let mut takeover = abi::ckpt_takeover {
+            size: size_of::<abi::ckpt_takeover>() as u32,
+            ..abi::ckpt_takeover::ZERO
+        };
+        ioctl::call(self, abi::CKPT_IOC_TAKEOVER, &mut takeover)
+    }
+
     /// CKPT_IOC_DELTA, one call: the ranges and the structure as it came back.
     pub fn delta_from(
         &self,

@@ -67,6 +67,8 @@ pub const ARENA_COMMANDS: &[Command] = &[
     command!("ACKNOWLEDGE", CKPT_IOC_ACKNOWLEDGE, ckpt_acknowledge, flags flags, reserved reserved),
     command!("WAIT", CKPT_IOC_WAIT, ckpt_wait, flags flags, reserved reserved),
     command!("SUBSCRIBE", CKPT_IOC_SUBSCRIBE, ckpt_subscribe, flags flags, reserved reserved),
+    command!("KEEP", CKPT_IOC_KEEP, ckpt_keep, flags flags),
+    command!("TAKEOVER", CKPT_IOC_TAKEOVER, ckpt_takeover, flags flags),
 ];
 
 /// Commands on a snapshot's descriptor.

@@ -151,7 +151,14 @@ pub fn commit_with_snapshot(
     since: u64,
     reserve: u64,
 ) -> Result<(Snapshot, abi::ckpt_commit), Errno> {
-    let mut commit = snapshot_request(since, reserve);
+    commit_with(arena, snapshot_request(since, reserve))
+}
+
+/// A commit with a snapshot, as the structure says.
+pub fn commit_with(
+    arena: &Arena,
+    mut commit: abi::ckpt_commit,
+) -> Result<(Snapshot, abi::ckpt_commit), Errno> {
     ioctl::call(arena, abi::CKPT_IOC_COMMIT, &mut commit)?;
     // SAFETY: a successful call with this flag returns a new descriptor, which is ours.
     let fd = unsafe { OwnedFd::from_raw_fd(commit.snapshot_fd) };

@@ -34,6 +34,7 @@ mod module;
 mod open;
 mod poll;
 mod pread;
+mod quiet;
 mod request;
 mod reserve;
 mod shadow;
@@ -43,6 +44,7 @@ mod sparse;
 mod starved;
 mod stats;
 mod subscribe;
+mod takeover;
 mod threads;
 mod version;
 mod views;
@@ -80,6 +82,8 @@ pub fn all() -> Vec<&'static Test> {
         request::TESTS,
         acknowledge::TESTS,
         subscribe::TESTS,
+        quiet::TESTS,
+        takeover::TESTS,
         fuzz::TESTS,
         fuzz_processes::TESTS,
         first_touch::TESTS,

@@ -57,6 +57,11 @@ impl Worker<'_> {
                     true => snapshot_request(rng.below(4) as u64, rng.below(6) as u64),
                     false => commit_request(),
                 };
+                let quiet = abi::CKPT_COMMIT_QUIET * rng.below(2) as u32;
+                let commit = abi::ckpt_commit {
+                    flags: commit.flags | quiet,
+                    ..commit
+                };
                 Bytes::extended(&commit, len)
             }
             abi::CKPT_IOC_DELTA => {
