@@ -35,6 +35,11 @@ impl Arena {
         self.tracker.commit(&self.reach)
     }
 
+    /// The same, to learn what has changed: nobody outside is told of this state.
+    pub(crate) fn commit_reach_quietly(&mut self) -> Result<Committed, Error> {
+        self.tracker.commit_quietly(&self.reach)
+    }
+
     /// Copies pages in, while the program does not use them. Returns how many.
     pub(crate) fn write_pages(&mut self, first: u64, bytes: &[u8]) -> Result<u64, Error> {
         let offset = first as usize * PAGE;

@@ -157,7 +157,8 @@ pub(super) struct Changed {
 
 impl Changed {
     /// Closes an epoch of the arena, and finds them. What the arena says of itself is not relied
-    /// on.
+    /// on, and who follows it from outside does not get that epoch: its state is what the program
+    /// happened to have, and wants to be rid of.
     pub(super) fn find(
         arena: &mut Arena,
         chain: &Chain,
@@ -166,7 +167,7 @@ impl Changed {
     ) -> Result<Changed, Error> {
         arena.reach(&meta.regions)?;
         let since = known.when(meta.epoch);
-        let closed = arena.commit_reach()?.epoch;
+        let closed = arena.commit_reach_quietly()?.epoch;
         let mut pages = arena.delta(since.unwrap_or(0))?;
         if since.is_none() {
             for run in chain.load(meta.epoch)?.pages_of() {

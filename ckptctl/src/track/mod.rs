@@ -68,6 +68,12 @@ pub trait Tracker: Send {
     /// Closes an epoch. Only pages within `used` are ever written by the program.
     fn commit(&mut self, used: &[PageRange]) -> Result<Committed, Error>;
 
+    /// Closes an epoch whose state nobody shall have, to learn what has changed: who follows the
+    /// arena from outside is told of the next commit.
+    fn commit_quietly(&mut self, used: &[PageRange]) -> Result<Committed, Error> {
+        self.commit(used)
+    }
+
     /// Closes an epoch, with a snapshot of the pages that changed after epoch `since`. Several
     /// snapshots may be there at the same time.
     ///

@@ -21,6 +21,7 @@ use super::adoptions;
 use super::adoptions::system;
 use super::push_run;
 use crate::error::Error;
+use crate::sys::abi;
 use crate::sys::device::ArenaFd;
 use crate::sys::device::Device;
 use crate::sys::device::SnapshotFd;
@@ -30,6 +31,9 @@ use crate::sys::span::Span;
 
 /// The first version of the kernel's ABI that has snapshots.
 const SNAPSHOTS_SINCE: u32 = 2;
+
+/// The first that has commits of which nobody is told.
+const QUIET_SINCE: u32 = 4;
 
 /// An arena of the module.
 pub(super) struct Module {
@@ -75,6 +79,13 @@ impl Module {
 
 fn refused(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Module { doing, source }
+}
+
+fn committed(commit: abi::ckpt_commit) -> Committed {
+    Committed {
+        epoch: commit.epoch,
+        pause_ns: commit.duration_ns,
+    }
 }
 
 impl Tracker for Module {
@@ -153,11 +164,18 @@ impl Tracker for Module {
     }
 
     fn commit(&mut self, _used: &[PageRange]) -> Result<Committed, Error> {
-        let commit = self.arena.commit().map_err(refused("commit"))?;
-        Ok(Committed {
-            epoch: commit.epoch,
-            pause_ns: commit.duration_ns,
-        })
+        self.arena
+            .commit()
+            .map(committed)
+            .map_err(refused("commit"))
+    }
+
+    fn commit_quietly(&mut self, used: &[PageRange]) -> Result<Committed, Error> {
+        if self.abi_version < QUIET_SINCE {
+            return self.commit(used);
+        }
+        let commit = self.arena.commit_quietly();
+        commit.map(committed).map_err(refused("commit"))
     }
 
     fn commit_with_snapshot(
@@ -190,11 +208,7 @@ impl Tracker for Module {
         if whole && commit.reserve_pages < commit.snapshot_pages {
             return refuse(libc::ENOMEM);
         }
-        let committed = Committed {
-            epoch: commit.epoch,
-            pause_ns: commit.duration_ns,
-        };
-        Ok(Frozen::Made(committed, Box::new(snapshot)))
+        Ok(Frozen::Made(committed(commit), Box::new(snapshot)))
     }
 
     fn delta(&mut self, since: u64) -> Result<Vec<PageRange>, Error> {
