@@ -35,6 +35,7 @@ use crate::sys::device::ArenaFd;
 use crate::sys::device::SnapshotFd;
 use crate::sys::device::text;
 use crate::sys::memory::PAGE;
+use crate::sys::takeover::has_ended;
 
 /// Pages that are held in a buffer on their way to the chain.
 const GATHER_PAGES: usize = 1024;
@@ -83,7 +84,7 @@ pub enum Outcome {
     Pulled(Pulled),
     /// There was none in the time.
     TimedOut,
-    /// There was none, and the process that made the arena is gone.
+    /// There was none, the arena's program is gone, and nobody keeps the arena for another.
     Ended,
     /// The descriptor that interrupts has something to read.
     Interrupted,
@@ -234,7 +235,7 @@ impl Puller {
                 return Ok(Some(Outcome::TimedOut));
             }
             let info = self.arena.info().map_err(system)?;
-            gone = if info.pid == 0 { gone + 1 } else { 0 };
+            gone = if has_ended(&info) { gone + 1 } else { 0 };
             if gone == 2 {
                 return Ok(Some(Outcome::Ended));
             }

@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::bail;
 use ckptctl::sys::consumers::Level;
 use ckptctl::sys::control::ControlPage;
+use ckptctl::sys::takeover::has_ended;
 use clap::ValueEnum;
 use serde_json::json;
 
@@ -146,13 +147,14 @@ fn place(epoch: u64) -> String {
 fn of_arena(live: &Live, epoch: u64, wait: Wait, timeout: Duration) -> anyhow::Result<Option<u64>> {
     let deadline = Instant::now() + timeout;
     loop {
-        // A program that dies tells nobody: so look for it now and then.
+        // A program that dies tells nobody: so look for it now and then. One that is kept for its
+        // next start may answer yet.
         let left = deadline.saturating_duration_since(Instant::now());
         let part = left.min(Duration::from_secs(1));
         if let Some(epoch) = live.arena.wait(epoch, wait.level(), part)? {
             return Ok(Some(epoch));
         }
-        if live.info.pid > 0 && live.arena.info()?.pid == 0 {
+        if live.info.pid > 0 && has_ended(&live.arena.info()?) {
             bail!("{live} has ended");
         }
         if left <= part {

@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 use std::time::Instant;
 
+use ckptctl::sys::device::ArenaFd;
 use ckptctl::sys::handover::Channel;
 use ckptctl::sys::handover::Received;
 use ckptctl::warm::Going;
@@ -62,7 +63,7 @@ pub struct Keeper {
     watchdog: Option<Duration>,
     /// To the program that runs.
     channel: Option<Channel>,
-    kept: Option<(OwnedFd, Kept)>,
+    kept: Option<(ArenaFd, Kept)>,
     /// Why there is nothing kept.
     nothing: String,
     /// When the last program ended, until the next one goes on.
@@ -139,7 +140,7 @@ impl Keeper {
             self.life = Life::Sign(Instant::now());
         }
         match (message, fd) {
-            (Message::Keep(kept), Some(fd)) if self.warm => self.kept = Some((fd, kept)),
+            (Message::Keep(kept), Some(fd)) if self.warm => self.keep(kept, fd),
             (Message::Keep(kept), None) => match &mut self.kept {
                 Some((_, known)) => *known = kept,
                 None => self.nothing = "an arena without the module ends with its program".into(),
@@ -160,6 +161,15 @@ impl Keeper {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn keep(&mut self, kept: Kept, fd: OwnedFd) {
+        // Whoever follows the arena is to wait for the next start.
+        let arena = ArenaFd::inherited(fd).and_then(|arena| arena.keep().map(|()| arena));
+        match arena {
+            Ok(arena) => self.kept = Some((arena, kept)),
+            Err(error) => self.nothing = format!("its arena could not be kept: {error}"),
         }
     }
 

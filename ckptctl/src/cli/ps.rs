@@ -3,6 +3,8 @@
 
 use std::process::ExitCode;
 
+use ckptctl::sys::abi::CKPT_INFO_KEPT;
+use ckptctl::sys::abi::CKPT_INFO_PRIVATE;
 use ckptctl::sys::abi::ckpt_info;
 use ckptctl::sys::clock;
 use ckptctl::sys::device;
@@ -21,8 +23,9 @@ use super::output::Column;
 /// of everybody. Programs that run without the module have none.
 ///
 /// SIZE is address space and costs nothing; RESIDENT is the memory in use. AGE is the time since
-/// the last commit, CHANGED is what was written since then. PID is the process that made the
-/// arena, a dash when it is gone or in another pid namespace.
+/// the last commit, CHANGED is what was written since then. PID is the arena's program: the process
+/// that made it, or the one that goes on in it (`ckptctl run --warm`). It is a dash when that is gone
+/// or in another pid namespace.
 #[derive(clap::Args)]
 pub struct Args {
     /// Print JSON
@@ -83,7 +86,8 @@ fn json(arena: &ckpt_info, now_ns: u64) -> Value {
         "id": arena.id,
         "pid": pid(arena),
         "name": device::text(&arena.name),
-        "private": arena.flags & ckptctl::sys::abi::CKPT_INFO_PRIVATE != 0,
+        "private": arena.flags & CKPT_INFO_PRIVATE != 0,
+        "kept": arena.flags & CKPT_INFO_KEPT != 0,
         "uid": arena.uid,
         "user": users::user_name(arena.uid),
         "page_shift": arena.page_shift,
@@ -96,7 +100,7 @@ fn json(arena: &ckpt_info, now_ns: u64) -> Value {
     })
 }
 
-/// The process that made it, when it is there and visible.
+/// Its program, when that is there and visible.
 fn pid(arena: &ckpt_info) -> Option<i32> {
     (arena.pid > 0).then_some(arena.pid)
 }

@@ -30,8 +30,9 @@ use super::times;
 /// program writes more meanwhile than may be copied aside, the next commit is taken instead.
 ///
 /// With --follow every commit of the program is taken, or the last of several that were made
-/// while one was being saved, until the program ends or this is interrupted. Several can pull from
-/// one program. One that was killed, at any time, goes on where it stopped.
+/// while one was being saved, until the program ends or this is interrupted. Under
+/// `ckptctl run --warm` it goes on over the program's deaths. Several can pull from one program. One
+/// that was killed, at any time, goes on where it stopped.
 ///
 /// What is on the disk is acknowledged to the program, which can wait for that.
 #[derive(clap::Args)]

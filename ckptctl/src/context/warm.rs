@@ -25,6 +25,9 @@ use crate::warm::Going;
 use crate::warm::Kept;
 use crate::warm::Survivor;
 
+/// For how long the dead program may go without having been waited for by its parent.
+const WAITED_FOR: Duration = Duration::from_secs(1);
+
 /// An arena that was taken over, with the state of the epoch that was asked for.
 pub(super) struct Taken {
     pub(super) arena: Arena,
@@ -88,6 +91,11 @@ impl Taken {
                 "its arena is at epoch {epoch} and the chain at {}",
                 geometry.epoch
             ));
+        }
+        // Only now: until its state is right again nobody shall take this process for its program.
+        if let Some(fd) = arena.fd() {
+            fd.take_over(WAITED_FOR)
+                .map_err(|error| format!("its arena cannot be taken over: {error}"))?;
         }
         Ok(Taken {
             arena,
