@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Commits that are saved while the program goes on, without the module.
 
+#[path = "../../tests/library/adopted_rollbacks.rs"]
+mod adopted_rollbacks;
+#[path = "../../tests/library/adopted_warm.rs"]
+mod adopted_warm;
 #[path = "../../tests/library/adopting.rs"]
 mod adopting;
 #[path = "../../tests/library/claims.rs"]
@@ -13,6 +17,7 @@ mod rollbacks;
 mod safe_points;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::Command;
 
 const CLAIM: &str = "CKPT_TEST_CLAIM";
@@ -21,6 +26,8 @@ const DIR: &str = "CKPT_TEST_DIR";
 fn all() -> impl Iterator<Item = &'static claims::Claim> {
     let all = claims::ANYWHERE.iter().chain(safe_points::ANYWHERE);
     let all = all.chain(adopting::ANYWHERE);
+    let all = all.chain(adopted_rollbacks::ANYWHERE);
+    let all = all.chain(adopted_warm::ANYWHERE);
     all.chain(rollbacks::ANYWHERE)
 }
 
@@ -52,6 +59,11 @@ fn every_claim_that_needs_no_preparation_holds_for_pagemap() {
 
 fn claims_hold(tracker: &str) {
     assert!(claims::PREPARED.len() + claims::ANYWHERE.len() >= 7);
+    // Some start programs under the tool.
+    let tool = Path::new(env!("CARGO_BIN_EXE_ckptctl")).parent().unwrap();
+    let others = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::iter::once(tool.to_owned()).chain(std::env::split_paths(&others));
+    let path = std::env::join_paths(path).unwrap();
     for (name, _) in all() {
         let dir = tempfile::tempdir().unwrap();
         let output = Command::new(std::env::current_exe().unwrap())
@@ -59,6 +71,7 @@ fn claims_hold(tracker: &str) {
             .env(CLAIM, name)
             .env(DIR, dir.path())
             .env("CKPT_TRACKER", tracker)
+            .env("PATH", &path)
             .output()
             .unwrap();
         let told = [output.stdout.as_slice(), &output.stderr].concat();

@@ -77,6 +77,8 @@ pub struct Memory {
 }
 
 // SAFETY: It lives as long as the process, and is used through atomics.
+unsafe impl Send for Memory {}
+// SAFETY: As above.
 unsafe impl Sync for Memory {}
 
 impl Memory {
@@ -121,16 +123,16 @@ impl Memory {
         }
     }
 
-    fn words(&self) -> &'static [AtomicU64] {
+    pub fn words(&self) -> &'static [AtomicU64] {
         // SAFETY: It is this long, aligned, and there as long as the process.
         unsafe { std::slice::from_raw_parts(self.start.cast().as_ptr(), self.len / 8) }
     }
 
-    fn put(&self, page: usize, value: u64) {
+    pub fn put(&self, page: usize, value: u64) {
         self.words()[page * PAGE / 8].store(value, Ordering::Relaxed);
     }
 
-    fn get(&self, page: usize) -> u64 {
+    pub fn get(&self, page: usize) -> u64 {
         self.words()[page * PAGE / 8].load(Ordering::Relaxed)
     }
 
@@ -140,7 +142,7 @@ impl Memory {
         unsafe { context.adopt(name, kind, memory) }
     }
 
-    fn adopt(&self, context: &Context) -> Adopted {
+    pub fn adopt(&self, context: &Context) -> Adopted {
         let done = self.adopt_as(context, self.name, 1);
         done.unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
@@ -166,7 +168,7 @@ impl Memory {
     }
 
     /// Whether it is what [`Memory::fill`] made it.
-    fn assert_filled(&self, seed: u64, what: &str) {
+    pub fn assert_filled(&self, seed: u64, what: &str) {
         let now = self.image();
         self.fill(seed);
         assert!(now == self.image(), "{what}: {}", self.name);

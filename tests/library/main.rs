@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `saving-claims CLAIM DIR`: tries a claim of `claims.rs`, `pulls.rs`, `rollbacks.rs`,
-//! `safe_points.rs` or `adopting.rs` with a chain in a folder.
+//! `saving-claims CLAIM DIR`: tries a claim of the files here with a chain in a folder.
 //! `saving-claims trackers DIR`: tries those about the tracker that CKPT_TRACKER names.
 
+mod adopted_rollbacks;
+mod adopted_warm;
 mod adopting;
 mod claims;
 mod pulls;
@@ -28,6 +29,8 @@ fn main() {
     let all = claims::ANYWHERE.iter().chain(claims::PREPARED);
     let all = all.chain(pulls::MODULE).chain(safe_points::ANYWHERE);
     let all = all.chain(adopting::ANYWHERE);
+    let all = all.chain(adopted_rollbacks::ANYWHERE);
+    let all = all.chain(adopted_warm::ANYWHERE);
     let all = all.chain(rollbacks::ANYWHERE).chain(warm::PROGRAMS);
     let claim = all.into_iter().find(|(claim, _)| claim == name);
     let (_, claim) = claim.unwrap_or_else(|| panic!("there is no claim {name}"));
