@@ -6,6 +6,7 @@ mod adopted_rollbacks;
 mod adopted_warm;
 mod adopting;
 mod claims;
+mod following;
 mod pulls;
 mod refused_memory;
 mod rollbacks;
@@ -27,7 +28,8 @@ fn main() {
         return trackers::try_all(choice, Path::new(dir));
     }
     let all = claims::ANYWHERE.iter().chain(claims::PREPARED);
-    let all = all.chain(pulls::MODULE).chain(safe_points::ANYWHERE);
+    let all = all.chain(pulls::MODULE).chain(following::MODULE);
+    let all = all.chain(safe_points::ANYWHERE);
     let all = all.chain(adopting::ANYWHERE);
     let all = all.chain(adopted_rollbacks::ANYWHERE);
     let all = all.chain(adopted_warm::ANYWHERE);
