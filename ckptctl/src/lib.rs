@@ -15,6 +15,7 @@ mod hooks;
 mod identity;
 pub mod options;
 pub mod outputs;
+mod page_ranges;
 pub mod pull;
 #[cfg(feature = "replication")]
 pub mod replication;

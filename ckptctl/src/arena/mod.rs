@@ -18,7 +18,6 @@ pub use head::NAME_MAX;
 pub use head::REGIONS_MAX;
 pub(crate) use heap::Heap;
 pub use outside::OutsideView;
-pub(crate) use rewind::merged;
 
 use crate::error::Error;
 use crate::store::Identity;

@@ -5,10 +5,10 @@
 use super::Arena;
 use super::HEAD_PAGES;
 use crate::error::Error;
+use crate::page_ranges::merged;
 use crate::store::RegionEntry;
 use crate::sys::memory::PAGE;
 use crate::track::Committed;
-use crate::track::PageRange;
 
 impl Arena {
     /// Makes room for a state with these regions.
@@ -83,18 +83,4 @@ impl Arena {
             ))),
         }
     }
-}
-
-/// Ranges in order, without overlaps or neighbours.
-pub(crate) fn merged(mut ranges: Vec<PageRange>) -> Vec<PageRange> {
-    ranges.retain(|range| !range.is_empty());
-    ranges.sort_by_key(|range| range.start);
-    let mut merged: Vec<PageRange> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match merged.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => merged.push(range),
-        }
-    }
-    merged
 }

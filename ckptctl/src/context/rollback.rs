@@ -9,9 +9,10 @@ use super::PAGE_SHIFT;
 use super::Shared;
 use super::lock;
 use crate::arena::Arena;
-use crate::arena::merged;
 use crate::error::Error;
 use crate::identity;
+use crate::page_ranges::merged;
+use crate::page_ranges::without;
 use crate::store::Chain;
 use crate::store::CommitMeta;
 use crate::store::Identity;
@@ -216,25 +217,6 @@ impl Changed {
     }
 }
 
-/// What of `pages` is not in `others`; both ascending and disjoint.
-fn without(pages: &[PageRange], others: Vec<PageRange>) -> Vec<PageRange> {
-    let mut left = Vec::new();
-    let mut others = others.into_iter().peekable();
-    for run in pages {
-        let mut at = run.start;
-        while at < run.end {
-            // Those that end before here do so for all that comes.
-            while others.next_if(|other| other.end <= at).is_some() {}
-            let next = others.peek().cloned().unwrap_or(u64::MAX..u64::MAX);
-            if next.start > at {
-                left.push(at..run.end.min(next.start));
-            }
-            at = next.end.max(at);
-        }
-    }
-    left
-}
-
 /// Whether an epoch of a chain fits the place of an arena.
 pub(super) fn check_place(arena: &Arena, meta: &CommitMeta) -> Result<(), Error> {
     if meta.page_shift != PAGE_SHIFT
@@ -257,29 +239,4 @@ pub(super) fn new_generation() -> Result<[u8; 16], Error> {
         source,
     })?;
     Ok(generation)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn what_is_left_is_what_a_set_would_have_left(
-            pages in prop::collection::vec((0..60u64, 0..9u64), 0..12),
-            others in prop::collection::vec((0..60u64, 0..9u64), 0..12),
-        ) {
-            let ranges = |list: Vec<(u64, u64)>| {
-                merged(list.into_iter().map(|(start, len)| start..start + len).collect())
-            };
-            let (pages, others) = (ranges(pages), ranges(others));
-            let there = |page: &u64| others.iter().any(|other| other.contains(page));
-            let expected: Vec<u64> =
-                pages.iter().cloned().flatten().filter(|page| !there(page)).collect();
-            let left: Vec<u64> = without(&pages, others.clone()).into_iter().flatten().collect();
-            prop_assert_eq!(left, expected);
-        }
-    }
 }

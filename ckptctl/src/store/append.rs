@@ -125,20 +125,6 @@ impl Body {
         let pad = offset - self.position();
         self.buffer.resize(self.buffer.len() + pad as usize, 0);
     }
-
-    fn write(&self, bytes: &[u8], at: u64) -> Result<(), StoreError> {
-        self.file
-            .write_all_at(bytes, self.offset + at)
-            .map_err(StoreError::io("write", self.file.path()))
-            .map_err(|error| name_full(error, self.epoch))
-    }
-
-    fn sync(&self) -> Result<(), StoreError> {
-        self.file
-            .sync_data()
-            .map_err(StoreError::io("sync", self.file.path()))
-            .map_err(|error| name_full(error, self.epoch))
-    }
 }
 
 /// Writes a record. When it fails, anything may stand behind the position, but no
@@ -224,20 +210,49 @@ fn finish(
     body.pad_to(total_len - FOOTER_BYTES);
     body.flush()?;
     body.all_written()?;
-    body.write(&[0; FOOTER_BYTES as usize], body.written)?;
-    body.write(header.as_bytes(), 0)?;
+    let body_hash = body.ordered.hash();
     let alone = position.stands_for.is_none();
+    seal(&body.file, &header, position.parent_hash, body_hash, alone)
+}
+
+/// Writes header and footer around a body that is there. With `alone` the record is durable when
+/// this returns.
+pub(super) fn seal(
+    file: &File,
+    header: &RecordHeader,
+    parent_hash: [u8; 32],
+    body_hash: [u8; 32],
+    alone: bool,
+) -> Result<Record, StoreError> {
+    let epoch = header.epoch.get();
+    let at = header.offset.get();
+    let footer_at = at + header.total_len.get() - FOOTER_BYTES;
+    let write = |bytes: &[u8], at: u64| write(file, bytes, at, epoch);
+    write(&[0; FOOTER_BYTES as usize], footer_at)?;
+    write(header.as_bytes(), at)?;
     // No footer before what it vouches for is durable.
     if alone {
-        body.sync()?;
+        sync(file, epoch)?;
     }
-    let body_hash = body.ordered.hash();
-    let footer = Footer::new(&header, position.parent_hash, body_hash);
-    body.write(footer.as_bytes(), total_len - FOOTER_BYTES)?;
+    let footer = Footer::new(header, parent_hash, body_hash);
+    write(footer.as_bytes(), footer_at)?;
     if alone {
-        body.sync()?;
+        sync(file, epoch)?;
     }
-    Ok(Record::new(&header, Some(&footer)))
+    Ok(Record::new(header, Some(&footer)))
+}
+
+/// Writes at an offset in the file, for a commit.
+pub(super) fn write(file: &File, bytes: &[u8], at: u64, epoch: u64) -> Result<(), StoreError> {
+    file.write_all_at(bytes, at)
+        .map_err(StoreError::io("write", file.path()))
+        .map_err(|error| name_full(error, epoch))
+}
+
+fn sync(file: &File, epoch: u64) -> Result<(), StoreError> {
+    file.sync_data()
+        .map_err(StoreError::io("sync", file.path()))
+        .map_err(|error| name_full(error, epoch))
 }
 
 /// Writes the footer that ends a segment once more, so that the next sync is one of it.

@@ -28,6 +28,8 @@ pub const FEATURES_KNOWN: u64 = FEATURE_ZSTD | FEATURE_SHARED | FEATURE_BASE | F
 pub const RUN_MAX_PAGES: u32 = 64;
 /// Most bytes in a meta section.
 pub const META_MAX_BYTES: u64 = 1 << 20;
+/// What records that come from another chain may use.
+pub const FEATURES_OF_RECORDS: u64 = FEATURE_ZSTD | FEATURE_SHARED | FEATURE_ROLLBACK;
 /// Largest arena that a record can describe, in pages.
 pub const ARENA_MAX_PAGES: u64 = 1 << 40;
 /// Largest epoch.
@@ -318,6 +320,19 @@ impl RecordHeader {
     /// The hash of the record that it stands for, if it was made by compaction.
     pub fn stands_for(&self) -> Option<[u8; 32]> {
         (self.flags.get() & FLAG_COMPACTED != 0).then_some(self.stands_for)
+    }
+
+    /// The header of the same record at another place, of another chain perhaps, where it stands
+    /// for itself.
+    pub fn moved(&self, chain_id: [u8; 16], segment: u64, offset: u64) -> RecordHeader {
+        let mut header = *self;
+        header.chain_id = chain_id;
+        header.segment = segment.into();
+        header.offset = offset.into();
+        header.flags = 0.into();
+        header.stands_for = [0; 32];
+        header.seal();
+        header
     }
 
     /// Sets the checksum, last of all.

@@ -30,6 +30,7 @@ use super::meta::CommitMeta;
 use super::opening;
 use super::page_sink::PageSink;
 use super::record::CommitInfo;
+use super::record::Record;
 use super::segment;
 use super::segment::Name;
 use super::segment_file::FileKind;
@@ -121,18 +122,18 @@ pub struct Recovery {
 #[derive(Debug)]
 pub struct Writer {
     _lock: WriterLock,
-    chain: Chain,
+    pub(super) chain: Chain,
     options: Options,
     /// What the chain has, if pages are to be shared.
     known: Option<Known>,
     /// The last segment.
-    file: Arc<File>,
+    pub(super) file: Arc<File>,
     /// Where the next record goes in it.
-    end: u64,
+    pub(super) end: u64,
     /// The name of the last segment may not be on the disk yet.
     unnamed: bool,
     /// Something may stand behind `end`.
-    unfinished: bool,
+    pub(super) unfinished: bool,
     poisoned: Option<String>,
 }
 
@@ -296,8 +297,8 @@ impl Writer {
             .map_err(|error| append::name_full(error, meta.epoch))?;
         // Whoever restores has read what it needed.
         self.chain.scan.release_files();
-        let _lock = self.keep_parent(meta)?;
-        let parent_hash = self.check(meta)?;
+        let _lock = self.keep_parent(meta.parent)?;
+        let parent_hash = self.check(meta.epoch, meta.parent, meta.page_shift)?;
         let features = self.options.features(meta.kind);
         if self.wants_segment(features) {
             self.next_segment(features)
@@ -328,10 +329,15 @@ impl Writer {
                 return Err(error);
             }
         };
+        Ok(self.appended(record))
+    }
+
+    /// Notes a record that is there now.
+    pub(super) fn appended(&mut self, record: Record) -> &CommitInfo {
         self.unfinished = false;
         self.end += record.info.stored_bytes;
         let scan = &mut self.chain.scan;
-        scan.newest = meta.epoch;
+        scan.newest = record.info.epoch;
         scan.last_hash = record.info.hash;
         scan.end = Some(self.end);
         if let Some(last) = scan.segments.last_mut() {
@@ -339,15 +345,18 @@ impl Writer {
         }
         let at = scan.records.len();
         scan.records.push(record);
-        Ok(&scan.records[at].info)
+        &scan.records[at].info
     }
 
     /// Sees to it that the record's parent is not dropped by a compaction before the record is
     /// there. The newest epoch never is, nor what is in the last segment.
-    fn keep_parent(&mut self, meta: &CommitMeta) -> Result<Option<ParentsLock>, StoreError> {
+    pub(super) fn keep_parent(
+        &mut self,
+        parent: Option<u64>,
+    ) -> Result<Option<ParentsLock>, StoreError> {
         let scan = &self.chain.scan;
         let last_segment = scan.segments.last().map(|segment| segment.number);
-        let at_risk = meta.parent.filter(|parent| {
+        let at_risk = parent.filter(|parent| {
             let record = self.chain.record(*parent).map(|record| &record.info);
             record.is_some_and(|record| {
                 Some(record.segment) != last_segment && record.epoch != scan.newest
@@ -420,43 +429,41 @@ impl Writer {
     }
 
     /// Whether a commit can be appended; the hash it is chained to.
-    fn check(&self, meta: &CommitMeta) -> Result<[u8; 32], StoreError> {
+    pub(super) fn check(
+        &self,
+        epoch: u64,
+        parent: Option<u64>,
+        page_shift: u32,
+    ) -> Result<[u8; 32], StoreError> {
         let newest = self.chain.scan.newest;
-        if meta.epoch <= newest {
+        if epoch <= newest {
             let dir = self.chain.dir.clone();
-            return Err(StoreError::EpochOrder {
-                dir,
-                epoch: meta.epoch,
-                newest,
-            });
+            return Err(StoreError::EpochOrder { dir, epoch, newest });
         }
-        let Some(parent) = meta.parent else {
+        let Some(parent) = parent else {
             return Ok([0; 32]);
         };
         let parent = &self.chain.restorable(parent)?.info;
-        if parent.page_shift != meta.page_shift {
+        if parent.page_shift != page_shift {
             let what = format!(
-                "its pages have 2^{} bytes, those of epoch {} have 2^{}: begin a new chain",
-                meta.page_shift, parent.epoch, parent.page_shift
+                "its pages have 2^{page_shift} bytes, those of epoch {} have 2^{}: begin a new chain",
+                parent.epoch, parent.page_shift
             );
-            return Err(StoreError::Invalid {
-                epoch: meta.epoch,
-                what,
-            });
+            return Err(StoreError::Invalid { epoch, what });
         }
         Ok(parent.hash)
     }
 
     /// Whether the next record goes into a new segment: the last one is full, or its header
     /// does not announce what the record may need.
-    fn wants_segment(&self, features: u64) -> bool {
+    pub(super) fn wants_segment(&self, features: u64) -> bool {
         let Some(last) = self.chain.scan.segments.last() else {
             unreachable!("has one")
         };
         self.end >= self.options.segment_bytes && self.end > BLOCK || features & !last.features != 0
     }
 
-    fn next_segment(&mut self, features: u64) -> Result<(), StoreError> {
+    pub(super) fn next_segment(&mut self, features: u64) -> Result<(), StoreError> {
         let scan = &mut self.chain.scan;
         let Some(last) = scan.segments.last() else {
             unreachable!("has one")
@@ -487,7 +494,7 @@ impl Writer {
 
     /// Sees to it that the last segment has its name for good: what is appended to it must not be
     /// lost with that.
-    fn sync_name(&mut self) -> Result<(), StoreError> {
+    pub(super) fn sync_name(&mut self) -> Result<(), StoreError> {
         if self.unnamed {
             let dir = &self.chain.dir;
             file::sync_dir(dir).map_err(StoreError::io("sync", dir))?;
@@ -497,7 +504,7 @@ impl Writer {
     }
 
     /// Cuts off what a failed append left.
-    fn undo(&mut self) -> Result<(), StoreError> {
+    pub(super) fn undo(&mut self) -> Result<(), StoreError> {
         if self.poisoned.is_none() && self.unfinished {
             match self
                 .file
