@@ -4,6 +4,7 @@
 mod adopting;
 mod callers;
 mod commit;
+mod elsewhere;
 mod opening;
 mod rollback;
 mod warm;
@@ -14,7 +15,9 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -26,6 +29,7 @@ use crate::error::Error;
 use crate::hooks::Hook;
 use crate::hooks::Hooks;
 use crate::hooks::When;
+use crate::options::WaitFor;
 use crate::safe_point::Inside;
 use crate::safe_point::SafePoint;
 use crate::safe_point::Threads;
@@ -90,6 +94,11 @@ struct Shared {
     control: Control,
     /// Who looks after the program, if somebody does.
     supervisor: Option<Supervisor>,
+    /// In which term it has taken over, if it was started for that.
+    term: Option<u64>,
+    wait_for: WaitFor,
+    /// The context was closed.
+    closed: AtomicBool,
 }
 
 /// The arena as the library changes it.
@@ -166,7 +175,7 @@ impl Context {
     }
 
     /// Waits until an epoch is durable, 0 for that of the last commit, and hooks have been told;
-    /// `None` waits as long as it takes. An epoch that was given up is durable with the first
+    /// with [`WaitFor::Replicated`] until it is on another host as well. `None` waits as long as it takes. An epoch that was given up is durable with the first
     /// later one that is, which has all that it had.
     ///
     /// # Errors
@@ -175,7 +184,26 @@ impl Context {
     /// tries again; [`Error::Invalid`] when it was not committed yet; [`Error::FromHook`].
     pub fn wait(&self, epoch: u64, timeout: Option<Duration>) -> Result<(), Error> {
         self.refuse_in_hooks("waiting for an epoch")?;
-        self.shared.queue.wait(epoch, timeout)
+        match self.shared.wait_for {
+            WaitFor::Durable => self.shared.queue.wait(epoch, timeout),
+            WaitFor::Replicated => self.shared.queue.wait_replicated(epoch, timeout),
+        }
+    }
+
+    /// What is waited for before an epoch counts as safe.
+    pub fn wait_for(&self) -> WaitFor {
+        self.shared.wait_for
+    }
+
+    /// The last epoch that is safe: for which [`Context::wait`] would not wait, if there is one.
+    pub fn safe(&self) -> Result<Option<u64>, Error> {
+        let durable = self.durable()?;
+        Ok(match self.shared.wait_for {
+            WaitFor::Durable => durable,
+            WaitFor::Replicated => durable
+                .map(|epoch| epoch.min(self.shared.queue.durable_so_far().replicated))
+                .filter(|epoch| *epoch > 0),
+        })
     }
 
     /// Closes this clone. Waits until everything that was committed is durable, or cannot be.
@@ -310,6 +338,12 @@ impl Context {
         *lock(&self.shared.generation)
     }
 
+    /// The term in which this program took over from one on another host; `None` when it was not
+    /// started for that.
+    pub fn takeover_term(&self) -> Option<u64> {
+        self.shared.term
+    }
+
     /// What opening the chain found and did.
     pub fn recovery(&self) -> &Recovery {
         &self.shared.recovery
@@ -337,6 +371,7 @@ impl Drop for Open {
             return;
         }
         self.shared.threads.shut();
+        self.shared.closed.store(true, Ordering::Release);
         self.shared.queue.close();
         if let Some(worker) = worker {
             // It ends when everything is saved or given up; its panics are caught.

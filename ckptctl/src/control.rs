@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::sys::consumers::Level;
 use crate::sys::control::ControlPage;
@@ -84,6 +85,44 @@ impl Control {
             }
             Control::File(page) => page.saved(epoch),
             Control::None => {}
+        }
+    }
+}
+
+/// Where a thread learns what is on another host.
+pub(crate) enum Elsewhere {
+    /// From the module.
+    Module(ArenaFd),
+    /// From the file of the chain's directory.
+    File(ControlPage),
+}
+
+impl Elsewhere {
+    /// The place for a context whose chain is in `dir`; `None` when nobody can tell it.
+    pub(crate) fn open(arena: Option<&ArenaFd>, dir: &Path) -> io::Result<Option<Elsewhere>> {
+        match arena {
+            Some(arena) => Ok(Some(Elsewhere::Module(arena.try_clone()?))),
+            None => Ok(ControlPage::in_file(&dir.join(FILE_NAME))?.map(Elsewhere::File)),
+        }
+    }
+
+    /// Waits until an epoch above this one is on another host, for so long at most; the newest
+    /// that is.
+    pub(crate) fn wait(&self, above: u64, timeout: Duration) -> io::Result<u64> {
+        match self {
+            Elsewhere::Module(arena) => {
+                let waited = arena.wait(above + 1, Level::Replicated, timeout)?;
+                Ok(waited.unwrap_or(above))
+            }
+            Elsewhere::File(page) => {
+                let seen = page.seen();
+                let newest = page.replicated();
+                if newest > above {
+                    return Ok(newest);
+                }
+                page.wait_for_change(seen, timeout);
+                Ok(page.replicated().max(above))
+            }
         }
     }
 }

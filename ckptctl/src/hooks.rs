@@ -17,6 +17,9 @@ pub enum When {
     /// At the end of opening, the state is back; an error fails the opening. Also at the end of a
     /// rollback, which has happened whatever it returns.
     AfterRestore,
+    /// At the end of opening on a spare that takes over, behind [`When::AfterRestore`]; an error
+    /// fails the opening.
+    AfterTakeover,
 }
 
 /// A hook: given the context and the epoch, returns 0 or an error number.
@@ -28,6 +31,7 @@ pub(crate) struct Hooks {
     before_commit: Vec<Arc<Hook>>,
     after_commit: Vec<Arc<Hook>>,
     after_restore: Vec<Arc<Hook>>,
+    after_takeover: Vec<Arc<Hook>>,
 }
 
 impl Hooks {
@@ -36,6 +40,7 @@ impl Hooks {
             When::BeforeCommit => self.before_commit.push(hook),
             When::AfterCommit => self.after_commit.push(hook),
             When::AfterRestore => self.after_restore.push(hook),
+            When::AfterTakeover => self.after_takeover.push(hook),
         }
     }
 
@@ -61,7 +66,12 @@ impl Hooks {
         ask(&self.after_restore, context, epoch, "the restore")
     }
 
-    /// Tells the same hooks behind a rollback, all of them, as it has happened whatever they say;
+    /// Tells the hooks behind a takeover, in order, up to the first that refuses.
+    pub(crate) fn after_takeover(&self, context: &Context, epoch: u64) -> Result<(), Error> {
+        ask(&self.after_takeover, context, epoch, "the takeover")
+    }
+
+    /// Tells those behind a restore after a rollback, all of them, as it has happened whatever they say;
     /// the first that is not content with it.
     pub(crate) fn after_rollback(&self, context: &Context, epoch: u64) -> Result<(), Error> {
         let codes: Vec<i32> = (self.after_restore.iter())

@@ -36,6 +36,7 @@ pub use hooks::Hook;
 pub use hooks::When;
 pub use options::Options;
 pub use options::Restore;
+pub use options::WaitFor;
 pub use outputs::Outputs;
 pub use safe_point::Inside;
 pub use safe_point::SafePoint;

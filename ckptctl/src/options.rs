@@ -3,6 +3,7 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use crate::error::Error;
 use crate::hooks::Hook;
@@ -19,6 +20,17 @@ use crate::track::Choice;
 pub const STORE: &str = "CKPT_STORE";
 /// Variable with the epoch to restore.
 pub const RESTORE_EPOCH: &str = "CKPT_RESTORE_EPOCH";
+/// Variable that says what is waited for before anything counts as safe.
+pub const WAIT_FOR: &str = "CKPT_WAIT_FOR";
+/// Variable with the spares that the program sends its chain to by itself: `HOST:PORT`, or several
+/// with commas between them.
+pub const REPLICATE_TO: &str = "CKPT_REPLICATE_TO";
+/// Variable with the directory of this node's certificate.
+pub const PKI: &str = "CKPT_PKI";
+/// Variable with the name of the service that is replicated.
+pub const SERVICE: &str = "CKPT_SERVICE";
+/// Variable with the term in which a spare has taken over, for the first start of its program.
+pub const TAKEOVER: &str = "CKPT_TAKEOVER";
 /// Variable that says how pages are compressed.
 pub const COMPRESS: &str = "CKPT_COMPRESS";
 
@@ -27,6 +39,33 @@ pub const COMPRESS: &str = "CKPT_COMPRESS";
 pub const DEFAULT_BASE: u64 = 0x2000_0000_0000;
 /// Address space of an arena, unless the chain or the program says otherwise.
 pub const DEFAULT_ARENA_BYTES: u64 = 64 << 30;
+
+/// By how much the epochs of a program that takes over are above all that its spare has seen. What
+/// the host before committed and nobody received is never as much, so no number is given twice.
+pub const TAKEOVER_GAP: u64 = 1_000_000_000;
+
+/// When an epoch is safe, for those who wait for it and for outputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WaitFor {
+    /// When it is on this host's disk.
+    #[default]
+    Durable,
+    /// When it is on another host as well: all spares that the chain is sent to have it on their
+    /// disks.
+    Replicated,
+}
+
+impl FromStr for WaitFor {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<WaitFor, &'static str> {
+        match text {
+            "durable" => Ok(WaitFor::Durable),
+            "replicated" => Ok(WaitFor::Replicated),
+            _ => Err("it can be durable or replicated"),
+        }
+    }
+}
 
 /// What to restore.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +94,7 @@ pub struct Options {
     pub(crate) pack_threads: Option<usize>,
     pub(crate) no_sharing: bool,
     pub(crate) compacting: Option<Compacting>,
+    pub(crate) wait_for: Option<WaitFor>,
     #[cfg(test)]
     pub(crate) segment_bytes: Option<u64>,
     pub(crate) hooks: Hooks,
@@ -140,6 +180,12 @@ impl Options {
     /// given, else when it has four times the bytes of its newest epoch.
     pub fn compacting(mut self, when: Compacting) -> Options {
         self.compacting = Some(when);
+        self
+    }
+
+    /// What is waited for before an epoch counts as safe; `CKPT_WAIT_FOR` when it is not given.
+    pub fn wait_for(mut self, what: WaitFor) -> Options {
+        self.wait_for = Some(what);
         self
     }
 
@@ -246,6 +292,22 @@ impl Options {
         }
     }
 
+    /// What is waited for, with the environment looked at.
+    pub(crate) fn chosen_wait_for(&self) -> Result<WaitFor, Error> {
+        if let Some(what) = self.wait_for {
+            return Ok(what);
+        }
+        let Some(value) = env::var_os(WAIT_FOR).filter(|value| !value.is_empty()) else {
+            return Ok(WaitFor::default());
+        };
+        let value = value.to_string_lossy().into_owned();
+        value.parse().map_err(|expected| Error::Environment {
+            name: WAIT_FOR,
+            value,
+            expected,
+        })
+    }
+
     /// Address and size of the arena, given what the chain has.
     pub(crate) fn chosen_place(&self, chain: Option<(u64, u64)>) -> Result<(u64, u64), Error> {
         let page = PAGE as u64;
@@ -294,5 +356,18 @@ fn compression_from_environment() -> Result<Compression, Error> {
         name: COMPRESS,
         value,
         expected,
+    })
+}
+
+/// What `CKPT_TAKEOVER` says.
+pub(crate) fn takeover_term() -> Result<Option<u64>, Error> {
+    let Some(value) = env::var_os(TAKEOVER).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let term = value.to_str().and_then(|value| value.parse().ok());
+    term.map(Some).ok_or_else(|| Error::Environment {
+        name: TAKEOVER,
+        value: value.to_string_lossy().into_owned(),
+        expected: "it is the number of a term, set by `ckptctl spare`",
     })
 }

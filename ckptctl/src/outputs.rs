@@ -21,6 +21,7 @@ use std::time::Instant;
 use crate::context::Callers;
 use crate::context::Context;
 use crate::error::Error;
+use crate::options::WaitFor;
 use crate::saving::Queue;
 use crate::saving::watch::Durable;
 use crate::saving::watch::Watch;
@@ -30,7 +31,8 @@ use crate::sys::event::Event;
 /// the same outputs. Does not keep the context open.
 ///
 /// Outputs come back in the order in which they were given, each when what it depends on, and
-/// what those before it depend on, is durable and hooks have been told. An epoch that could not be
+/// what those before it depend on, is durable and hooks have been told; with
+/// [`WaitFor::Replicated`] when it is on another host as well. An epoch that could not be
 /// saved is durable with the first later one that is, as with [`Context::wait`]: an error of a
 /// commit loses no output.
 ///
@@ -99,10 +101,20 @@ enum Needs {
 }
 
 impl Needs {
-    fn are_met(self, now: Durable) -> bool {
-        match self {
-            Needs::Epoch(epoch) => epoch <= now.epoch,
-            Needs::Closing(attempt) => attempt <= now.closing,
+    fn are_met(&mut self, now: Durable, wait_for: WaitFor) -> bool {
+        if let Needs::Closing(attempt) = *self {
+            if attempt > now.closing {
+                return false;
+            }
+            // Some epoch up to this one has it.
+            *self = Needs::Epoch(now.epoch);
+        }
+        match (*self, wait_for) {
+            (Needs::Epoch(epoch), WaitFor::Durable) => epoch <= now.epoch,
+            (Needs::Epoch(epoch), WaitFor::Replicated) => {
+                epoch <= now.epoch && epoch <= now.replicated
+            }
+            (Needs::Closing(_), _) => false,
         }
     }
 }
@@ -116,6 +128,7 @@ struct Held<T> {
     changed: Condvar,
     event: Event,
     limit: usize,
+    wait_for: WaitFor,
 }
 
 struct List<T> {
@@ -138,8 +151,9 @@ impl<T> Held<T> {
 
     /// Lets all waiting outputs from the front go for which this holds.
     fn release(&self, list: &mut List<T>, now: Durable) {
-        let waiting = list.waiting.iter();
-        let safe = waiting.take_while(|(needs, _)| needs.are_met(now)).count();
+        let mut waiting = list.waiting.iter_mut();
+        let safe = waiting.position(|(needs, _)| !needs.are_met(now, self.wait_for));
+        let safe = safe.unwrap_or(list.waiting.len());
         let safe = list.waiting.drain(..safe);
         list.released
             .extend(safe.map(|(_, output)| Released::Safe(output)));
@@ -201,6 +215,7 @@ impl<T: Send + 'static> Outputs<T> {
             changed: Condvar::new(),
             event,
             limit,
+            wait_for: context.wait_for(),
         });
         let watch: Weak<dyn Watch> = Arc::<Held<T>>::downgrade(&held);
         queue.watch(watch);

@@ -30,7 +30,7 @@ fn hand_over(
     let mut bytes = vec![0; piece];
     loop {
         match shipment.read(&mut bytes)? {
-            0 => return receiving.finish(&shipment.footer),
+            0 => return receiving.check(&shipment.footer)?.keep(),
             len => receiving.put(&bytes[..len])?,
         }
     }
@@ -174,7 +174,7 @@ fn a_byte_that_changed_on_the_way_is_found_wherever_it_is_and_leaves_nothing() {
         }
         let mut receiving = to.receive(announced).unwrap();
         receiving.put(&body).unwrap();
-        let error = receiving.finish(&shipment.footer).unwrap_err();
+        let error = receiving.check(&shipment.footer).unwrap_err();
         assert!(
             matches!(error, StoreError::Invalid { epoch: 2, .. }),
             "{at}: {error}"
@@ -199,7 +199,7 @@ fn a_record_that_is_too_short_or_too_long_or_has_no_parent_here_is_refused() {
     let receiving = to.receive(announced).unwrap();
     assert!(receiving.missing_bytes() > 0);
     assert!(matches!(
-        receiving.finish(&shipment.footer),
+        receiving.check(&shipment.footer),
         Err(StoreError::Invalid { .. })
     ));
     let mut receiving = to.receive(announced).unwrap();

@@ -204,7 +204,7 @@ impl Server {
                 }
             }
         }
-        self.unsaved.save(self.context.durable()?.unwrap_or(0));
+        self.unsaved.save(self.context.safe()?.unwrap_or(0));
         let time = self.commit_at.is_some_and(|at| at <= now);
         if !time || self.context.stats()?.in_flight >= ON_THEIR_WAY_MAX as u64 {
             return Ok(());

@@ -3,6 +3,8 @@
 
 use std::process::ExitCode;
 
+use ckptctl::replication::RefusalCode;
+use ckptctl::replication::SenderError;
 use ckptctl::store::StoreError;
 
 use super::program::StartError;
@@ -20,6 +22,8 @@ pub enum Exit {
     Unsupported = 3,
     /// A chain is damaged.
     Damaged = 4,
+    /// There is a later term, or somebody else has the state.
+    Fenced = 5,
     /// A program is there and cannot be executed.
     NotExecutable = 126,
     /// There is no such program.
@@ -41,6 +45,15 @@ impl Exit {
             Some(error) if error.is_not_found() => return Exit::NotFound,
             Some(_) => return Exit::NotExecutable,
             None => {}
+        }
+        if let Some(error) = error.downcast_ref::<SenderError>() {
+            return match error {
+                SenderError::Refused {
+                    code: RefusalCode::Fenced | RefusalCode::Diverged,
+                    ..
+                } => Exit::Fenced,
+                _ => Exit::Failed,
+            };
         }
         match error.downcast_ref::<StoreError>() {
             Some(StoreError::Damaged { .. }) => Exit::Damaged,

@@ -68,6 +68,8 @@ pub struct Keeper {
     nothing: String,
     /// When the last program ended, until the next one goes on.
     died: Option<Instant>,
+    /// When it was decided to take over from another host, until the program goes on.
+    takes_over: Option<Instant>,
     life: Life,
 }
 
@@ -93,13 +95,24 @@ impl Keeper {
             kept: None,
             nothing: String::new(),
             died: None,
+            takes_over: None,
             life: Life::Unknown,
+        }
+    }
+
+    /// The first start is to take over from another host, which was decided at this moment: in
+    /// this arena, or why there is none.
+    pub fn take_over(&mut self, decided: Instant, arena: Result<(OwnedFd, Kept), String>) {
+        self.takes_over = Some(decided);
+        match arena {
+            Ok((fd, kept)) => self.keep(kept, fd),
+            Err(why) => self.nothing = why,
         }
     }
 
     /// Makes a socket for the next start; the program's end of it, if there is anything to say.
     pub fn prepare(&mut self) -> io::Result<Option<Channel>> {
-        if !self.warm && self.watchdog.is_none() {
+        if !self.warm && self.watchdog.is_none() && self.takes_over.is_none() {
             return Ok(None);
         }
         let (ours, theirs) = Channel::pair()?;
@@ -110,7 +123,9 @@ impl Keeper {
         }
         self.channel = Some(ours);
         self.life = Life::Unknown;
-        self.nothing = "its arena never came, as it opens no context".into();
+        if self.takes_over.is_none() {
+            self.nothing = "its arena never came, as it opens no context".into();
+        }
         Ok(Some(theirs))
     }
 
@@ -156,8 +171,13 @@ impl Keeper {
                 }
             }
             (Message::Going(going), _) => {
-                if let (true, Some(died)) = (self.warm, self.died.take()) {
-                    self.tell(going, died.elapsed());
+                if let Some(decided) = self.takes_over.take() {
+                    self.tell(going, decided.elapsed(), "it was decided to take over");
+                    if !self.warm {
+                        self.kept = None;
+                    }
+                } else if let (true, Some(died)) = (self.warm, self.died.take()) {
+                    self.tell(going, died.elapsed(), "it died");
                 }
             }
             _ => {}
@@ -173,7 +193,7 @@ impl Keeper {
         }
     }
 
-    fn tell(&self, going: Going, after: Duration) {
+    fn tell(&self, going: Going, after: Duration, what: &str) {
         let time = |time: Duration| figures::duration(time.as_nanos() as u64);
         let how = match going {
             Going::Warm { pages, took } => {
@@ -186,13 +206,17 @@ impl Keeper {
             Going::Cold(why) => format!("restored from its chain: {why}"),
             Going::Anew => "with nothing, as its chain has no commit".into(),
         };
-        output::say(&format!("going on {} after it died, {how}", time(after)));
+        output::say(&format!("going on {} after {what}, {how}", time(after)));
     }
 
     /// The program has ended.
     pub fn ended(&mut self) -> io::Result<()> {
         self.died = None;
         self.listen()?;
+        // It has ended before it went on. The next start does not come from another host any more.
+        if self.takes_over.take().is_some() && !self.warm {
+            self.kept = None;
+        }
         self.channel = None;
         self.died = Some(Instant::now());
         self.life = Life::Unknown;

@@ -5,6 +5,7 @@
 //! `pub fn run(args: Args) -> anyhow::Result<ExitCode>`, and a file in the crate's folder `man` with
 //! what its manual page says beyond the help. Data goes to stdout, words go to stderr.
 
+mod acknowledger;
 mod arena_map;
 mod chain_arg;
 mod chain_json;
@@ -18,7 +19,10 @@ mod module;
 mod output;
 mod program;
 mod progress;
+mod replication_args;
+mod replicator;
 mod restarts;
+mod spare_socket;
 mod sparkline;
 mod supervisor;
 mod target;
@@ -73,6 +77,9 @@ verbs! {
     Ps in ps,
     Commit in commit,
     Pull in pull,
+    Spare in spare,
+    Replicate in replicate,
+    Promote in promote,
     Log in log,
     Show in show,
     Diff in diff,

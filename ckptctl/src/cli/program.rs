@@ -94,6 +94,10 @@ pub struct Program {
     store: Option<PathBuf>,
     epoch: Epoch,
     tracker: Option<Tracker>,
+    /// The term in which its next start takes over from another host.
+    takes_over: Option<u64>,
+    /// Variables for every start.
+    variables: Vec<(&'static str, OsString)>,
 }
 
 /// What the program is told about the epoch to restore.
@@ -149,7 +153,24 @@ impl Program {
             store,
             epoch: epoch.map_or(Epoch::Inherit, Epoch::Given),
             tracker: args.tracker,
+            takes_over: None,
+            variables: Vec::new(),
         })
+    }
+
+    /// Sets a variable for every start.
+    pub fn set(&mut self, name: &'static str, value: impl Into<OsString>) {
+        self.variables.push((name, value.into()));
+    }
+
+    /// Its next start takes over from another host, in this term.
+    pub fn take_over(&mut self, term: u64) {
+        self.takes_over = Some(term);
+    }
+
+    /// From now on its starts are those of a program that was here before.
+    pub fn has_taken_over(&mut self) {
+        self.takes_over = None;
     }
 
     /// The chain's directory, when it is known.
@@ -198,7 +219,14 @@ impl Program {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.command[0]);
-        command.args(&self.command[1..]).env_remove(SUPERVISOR);
+        command
+            .args(&self.command[1..])
+            .env_remove(SUPERVISOR)
+            .env_remove(options::TAKEOVER)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
+        if let Some(term) = self.takes_over {
+            command.env(options::TAKEOVER, term.to_string());
+        }
         if let Some(dir) = &self.store {
             command.env(options::STORE, dir);
         }

@@ -78,15 +78,24 @@ pub struct Restarts {
 impl Restarts {
     /// `None` when there shall be none.
     pub fn new(args: &RestartArgs) -> Option<Restarts> {
-        (args.restart == Restart::OnFailure).then_some(Restarts {
+        (args.restart == Restart::OnFailure).then(|| Restarts::up_to(args.max_restarts, args))
+    }
+
+    /// The same for who stays in any case: none then.
+    pub fn or_none(args: &RestartArgs) -> Restarts {
+        Restarts::new(args).unwrap_or_else(|| Restarts::up_to(0, args))
+    }
+
+    fn up_to(max: u32, args: &RestartArgs) -> Restarts {
+        Restarts {
             backoff: args.backoff,
-            max: args.max_restarts,
+            max,
             back_after: args.back_after,
             from_same: 0,
             tried: Vec::new(),
             without_commit: 0,
             wait: args.backoff.min,
-        })
+        }
     }
 
     /// How many restarts in a row without a new commit there can be.

@@ -17,6 +17,7 @@ use super::program::Program;
 use super::program::ProgramArgs;
 use super::restarts::RestartArgs;
 use super::restarts::Restarts;
+use super::supervisor;
 use super::supervisor::supervise;
 
 /// Check an epoch of a chain, then start a program that goes on from it
@@ -76,7 +77,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             args.keeper.refuse_without_restart()?;
             Err(program.exec().into())
         }
-        Some(restarts) => supervise(program, restarts, Keeper::new(&args.keeper)),
+        Some(restarts) => supervise(
+            program,
+            restarts,
+            Keeper::new(&args.keeper),
+            &supervisor::signals()?,
+        ),
     }
 }
 

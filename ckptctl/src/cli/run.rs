@@ -1,15 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `ckptctl run`: a program with a stable layout, started again when it fails.
 
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+use anyhow::Context;
+use ckptctl::options;
+use ckptctl::replication::Until;
+use ckptctl::replication::known_term;
+use ckptctl::store;
+use ckptctl::store::Writer;
 
 use super::keeper::Keeper;
 use super::keeper::KeeperArgs;
 use super::program::Program;
 use super::program::ProgramArgs;
+use super::replication_args::IdentityArgs;
+use super::replication_args::SendArgs;
+use super::replication_args::WaitFor;
+use super::replicator::Plan;
+use super::replicator::Replicator;
 use super::restarts::RestartArgs;
 use super::restarts::Restarts;
+use super::supervisor;
 use super::supervisor::supervise;
 
 /// Start a program with a stable layout, and again from its last commit when it fails
@@ -39,6 +53,11 @@ use super::supervisor::supervise;
 /// program that hangs gets SIGABRT, and SIGKILL when that does not end it. With --back-after a program
 /// that fails again and again from the same commit goes back to the one before.
 ///
+/// With --replicate-to every commit is sent to spares as well, while the program runs; a spare that
+/// is away gets what it missed when it comes back, and a program does not wait for it unless
+/// --wait-for replicated says so. What it says depends on a commit then is held until all
+/// spares have that.
+///
 /// SIGHUP, SIGINT, SIGQUIT and SIGTERM are handed on to the program, which is then not started
 /// again however it ends, not even later: to have a daemon read its configuration again, send its
 /// SIGHUP to the program. SIGUSR1, SIGUSR2 and SIGWINCH are handed on, and that is all. Should
@@ -54,6 +73,18 @@ pub struct Args {
     restart: RestartArgs,
     #[command(flatten)]
     keeper: KeeperArgs,
+    /// Send each commit to a spare (`ckptctl spare`) at HOST:PORT; may be given several times.
+    /// Takes --store or CKPT_STORE
+    #[arg(long, value_name = "ADDR")]
+    replicate_to: Vec<String>,
+    /// With --replicate-to: when commits count as safe for the program, so that it says what depends on
+    /// them; it finds this in CKPT_WAIT_FOR [default: CKPT_WAIT_FOR, else durable]
+    #[arg(long, value_enum, value_name = "WHAT", requires = "replicate_to")]
+    wait_for: Option<WaitFor>,
+    #[command(flatten)]
+    identity: IdentityArgs,
+    #[command(flatten)]
+    send: SendArgs,
     #[command(flatten)]
     program: ProgramArgs,
 }
@@ -64,6 +95,8 @@ Examples:
   ckptctl run --store /var/lib/sim -- ./sim --threads 4
   ckptctl run --store /var/lib/sim --restart on-failure -- ./sim --threads 4
   ckptctl run --store /var/lib/sim --restart on-failure --warm --watchdog 5s -- ./sim --threads 4
+  ckptctl run --store /var/lib/sim --replicate-to east:7100 --pki /etc/ckpt/west --service sim \\
+      --wait-for replicated -- ./sim
   ckptctl run --restart on-failure --max-restarts 3 --backoff 1s..1min -- ./sim
 
 Exit codes:
@@ -73,12 +106,44 @@ Exit codes:
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let program = Program::prepare(args.program, args.store, None)?;
-    match Restarts::new(&args.restart) {
-        None => {
-            args.keeper.refuse_without_restart()?;
-            Err(program.exec().into())
-        }
-        Some(restarts) => supervise(program, restarts, Keeper::new(&args.keeper)),
+    let mut program = Program::prepare(args.program, args.store, None)?;
+    if let Some(what) = args.wait_for {
+        program.set(options::WAIT_FOR, what.name());
     }
+    if args.replicate_to.is_empty() {
+        return match Restarts::new(&args.restart) {
+            None => {
+                args.keeper.refuse_without_restart()?;
+                Err(program.exec().into())
+            }
+            Some(restarts) => supervise(
+                program,
+                restarts,
+                Keeper::new(&args.keeper),
+                &supervisor::signals()?,
+            ),
+        };
+    }
+    let dir = program.store().map(Path::to_owned);
+    let dir = dir.context("which chain is to be replicated? give --store DIR")?;
+    // A program that has not begun has a chain as well: an empty one.
+    drop(Writer::open_or_create(&dir, store::Options::default())?);
+    let plan = Plan {
+        dir: &dir,
+        spares: &args.replicate_to,
+        security: args.identity.security()?,
+        service: args.identity.service.clone(),
+        node: args.identity.node()?,
+        term: known_term(&dir)?.max(1),
+        limit: args.send.limit,
+    };
+    // Before there are threads, so that none of them gets the signals.
+    let signals = supervisor::signals()?;
+    let (replicator, _) = Replicator::start(&plan, Until::Stopped)?;
+    let restarts = Restarts::or_none(&args.restart);
+    let code = supervise(program, restarts, Keeper::new(&args.keeper), &signals)?;
+    if code == ExitCode::SUCCESS {
+        replicator.leave();
+    }
+    Ok(code)
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Looks after a program that runs: hands signals on to it, and starts it again when it fails.
 
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 use std::time::Instant;
@@ -33,21 +34,26 @@ const STOPPING: [Signal; 4] = [
 /// These are handed on, and that is all.
 const PASSING: [Signal; 3] = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH];
 
+/// The signals that somebody who supervises waits for.
+pub fn signals() -> io::Result<Signals> {
+    Signals::take(&[STOPPING.as_slice(), PASSING.as_slice()].concat())
+}
+
 /// Runs a program until it succeeds, is asked to stop or has failed too often; its exit code,
 /// or 128 and the number of the signal that killed it.
 pub fn supervise(
     mut program: Program,
     mut restarts: Restarts,
     mut keeper: Keeper,
+    signals: &Signals,
 ) -> anyhow::Result<ExitCode> {
-    let signals = Signals::take(&[STOPPING.as_slice(), PASSING.as_slice()].concat())?;
     let mut progress = Progress::of(&program)?;
     loop {
         let begun = Instant::now();
         let theirs = keeper.prepare()?;
         let pid = program.spawn(signals.before(), theirs.as_ref())?;
         drop(theirs);
-        let (end, stopping) = wait_for(pid, &signals, &mut keeper)?;
+        let (end, stopping) = wait_for(pid, signals, &mut keeper)?;
         keeper.ended()?;
         let lasted = begun.elapsed();
         if end == End::Exited(0) {
@@ -77,6 +83,7 @@ pub fn supervise(
         if now.epoch > progress.epoch {
             // It is past the restore of the epoch that it may have been told to begin with.
             program.go_on_from_newest();
+            program.has_taken_over();
         }
         progress = now;
         let mut story = format!("{story}{}", progress.place());
@@ -119,7 +126,7 @@ pub fn supervise(
                 output::say(&format!(
                     "{story}; starting it again{when} ({number} of {max})"
                 ));
-                if let Some(signal) = pause(wait, &signals)? {
+                if let Some(signal) = pause(wait, signals)? {
                     let name = signals::name(signal as i32);
                     output::say(&format!(
                         "got signal {} ({name}); it is not started again",

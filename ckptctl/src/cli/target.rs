@@ -57,6 +57,14 @@ impl fmt::Display for Target {
 }
 
 impl Target {
+    /// Whether the program is the one that it was.
+    pub fn is_there(&self) -> bool {
+        match self {
+            Target::Arena(live) => live.arena.info().is_ok_and(|info| info.pid > 0),
+            Target::Chain(_, page) => is_there(page.pid()),
+        }
+    }
+
     /// The program that `ID`, `NAME` or the chain's directory names.
     pub fn find(text: &OsStr) -> anyhow::Result<Target> {
         match Path::new(text) {

@@ -22,8 +22,10 @@ use crate::arena::Heap;
 use crate::control::Control;
 use crate::error::Error;
 use crate::identity;
+use crate::options;
 use crate::options::Options;
 use crate::options::Restore;
+use crate::options::TAKEOVER_GAP;
 use crate::safe_point::Threads;
 use crate::saving::ChainEnd;
 use crate::saving::Queue;
@@ -53,6 +55,7 @@ impl Context {
         let restore = options.chosen_restore()?;
         let written = options.chosen_store()?;
         let compacting = options.chosen_compacting()?;
+        let wait_for = options.chosen_wait_for()?;
         let (mut writer, recovery) = Writer::open_or_create(&dir, written.clone())?;
         let restored = match restore {
             Restore::Nothing => None,
@@ -76,12 +79,18 @@ impl Context {
             .as_ref()
             .map(|meta| (meta.arena_base, meta.arena_len_pages << PAGE_SHIFT));
         let (base, len_bytes) = options.chosen_place(place)?;
-        let highest = writer
+        let term = options::takeover_term()?;
+        let in_chain = writer
             .chain()
             .commits()
             .map(|commit| commit.epoch)
             .max()
             .unwrap_or(0);
+        // The host that is taken over from may have given numbers above.
+        let highest = match term {
+            Some(_) => in_chain.saturating_add(TAKEOVER_GAP),
+            None => in_chain,
+        };
         let geometry = Geometry {
             name,
             base,
@@ -94,6 +103,7 @@ impl Context {
         let wanted = Wanted {
             choice,
             geometry: &geometry,
+            in_chain,
             meta: meta.as_ref(),
             identity: &identity,
         };
@@ -170,6 +180,9 @@ impl Context {
             tracker: tracker_name,
             control,
             supervisor,
+            term,
+            wait_for,
+            closed: AtomicBool::new(false),
         });
         if meta.is_some() {
             shared.note_restore()?;
@@ -181,9 +194,13 @@ impl Context {
             })),
             shared,
         };
+        context.shared.learn_what_is_elsewhere()?;
         if let Some(epoch) = restored {
             let hooks = lock(&context.shared.hooks).clone();
             context.in_hooks(|| hooks.after_restore(&context, epoch))?;
+            if context.shared.term.is_some() {
+                context.in_hooks(|| hooks.after_takeover(&context, epoch))?;
+            }
         }
         if let Some(supervisor) = &context.shared.supervisor {
             supervisor.going(going);

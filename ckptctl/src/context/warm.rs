@@ -40,6 +40,8 @@ pub(super) struct Taken {
 pub(super) struct Wanted<'a> {
     pub(super) choice: Choice,
     pub(super) geometry: &'a Geometry,
+    /// The highest epoch of the chain.
+    pub(super) in_chain: u64,
     pub(super) meta: Option<&'a CommitMeta>,
     pub(super) identity: &'a Identity,
 }
@@ -56,6 +58,7 @@ impl Taken {
         let Wanted {
             choice,
             geometry,
+            in_chain,
             meta,
             identity,
         } = *wanted;
@@ -86,10 +89,9 @@ impl Taken {
             .map_err(failed)?;
         // Its own epoch is behind all that it has written to the chain.
         let epoch = changed.closed;
-        if epoch <= geometry.epoch {
+        if epoch <= in_chain {
             return Err(format!(
-                "its arena is at epoch {epoch} and the chain at {}",
-                geometry.epoch
+                "its arena is at epoch {epoch} and the chain at {in_chain}"
             ));
         }
         // Only now: until its state is right again nobody shall take this process for its program.

@@ -61,6 +61,8 @@ struct State {
     closings: Closings,
     jobs: VecDeque<Job>,
     closing: bool,
+    /// The newest epoch that is on another host.
+    replicated: u64,
     stats: Stats,
 }
 
@@ -73,6 +75,7 @@ impl Queue {
                 closings: Closings::default(),
                 jobs: VecDeque::new(),
                 closing: false,
+                replicated: 0,
                 stats: Stats::default(),
             }),
             changed: Condvar::new(),
@@ -338,6 +341,42 @@ impl Queue {
         }
     }
 
+    /// An epoch, and all before it, is on another host.
+    pub(crate) fn replicated(&self, epoch: u64) {
+        let mut state = self.lock();
+        if epoch <= state.replicated {
+            return;
+        }
+        state.replicated = epoch;
+        let now = state.durable_so_far();
+        drop(state);
+        self.changed.notify_all();
+        self.watchers.tell(|watcher| watcher.durable(now));
+    }
+
+    /// Waits until an epoch, 0 for the newest, is durable, and on another host.
+    pub(crate) fn wait_replicated(
+        &self,
+        epoch: u64,
+        timeout: Option<Duration>,
+    ) -> Result<(), Error> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let epoch = match epoch {
+            0 => self.closed(),
+            epoch => epoch,
+        };
+        self.wait(epoch, timeout)?;
+        let mut state = self.lock();
+        while epoch > state.replicated {
+            let in_time;
+            (state, in_time) = self.wait_for_change(state, deadline);
+            if !in_time {
+                return Err(Error::TimedOut { epoch });
+            }
+        }
+        Ok(())
+    }
+
     /// Nothing is put in any more. What is in it is still saved.
     pub(crate) fn close(&self) {
         self.lock().closing = true;
@@ -380,6 +419,7 @@ impl State {
         Durable {
             epoch: self.numbers.told(),
             closing: self.closings.durable(),
+            replicated: self.replicated,
         }
     }
 

@@ -12,6 +12,8 @@ pub(crate) struct Durable {
     pub(crate) epoch: u64,
     /// The attempt to close an epoch that closed it, see [`super::closings`].
     pub(crate) closing: u64,
+    /// The newest epoch that is on another host, 0 before any.
+    pub(crate) replicated: u64,
 }
 
 /// Somebody who is told. No lock is held when this is done, so what is told may be old: the

@@ -57,7 +57,7 @@ impl Announced {
 }
 
 /// A record that is being received. The chain is as it was when it is dropped before
-/// [`Receiving::finish`] has succeeded.
+/// [`Received::keep`] has succeeded.
 #[derive(Debug)]
 pub struct Receiving<'w> {
     writer: &'w mut Writer,
@@ -109,7 +109,7 @@ impl Writer {
     }
 }
 
-impl Receiving<'_> {
+impl<'w> Receiving<'w> {
     /// Bytes that are still to come.
     pub fn missing_bytes(&self) -> u64 {
         self.announced.body_bytes() - self.received
@@ -144,14 +144,13 @@ impl Receiving<'_> {
         Ok(())
     }
 
-    /// Takes the footer, by which all that came is checked. The commit is durable when this
-    /// returns `Ok`.
+    /// Takes the footer, by which all that came is checked.
     ///
     /// # Errors
     ///
     /// [`StoreError::Invalid`] when what came is not what was sent, or no record;
-    /// [`StoreError::NoSpace`], [`StoreError::Io`].
-    pub fn finish(self, footer: &[u8; RECORD_END_BYTES]) -> Result<CommitInfo, StoreError> {
+    /// [`StoreError::Io`].
+    pub fn check(self, footer: &[u8; RECORD_END_BYTES]) -> Result<Received<'w>, StoreError> {
         if self.missing_bytes() > 0 {
             return Err(self.invalid("fewer bytes came than its header announces"));
         }
@@ -161,17 +160,13 @@ impl Receiving<'_> {
         if sent.is_none() {
             return Err(self.invalid("what came is not what was sent"));
         }
-        if let Some(what) = self.fault()? {
-            return Err(self.invalid(what));
+        match self.fault()? {
+            Some(what) => Err(self.invalid(what)),
+            None => Ok(Received {
+                receiving: self,
+                body_hash,
+            }),
         }
-        let Receiving {
-            writer,
-            header,
-            parent_hash,
-            ..
-        } = self;
-        let record = append::seal(&writer.file, &header, parent_hash, body_hash, true)?;
-        Ok(writer.appended(record).clone())
     }
 
     /// What is wrong with the record although it came as it was sent.
@@ -187,5 +182,31 @@ impl Receiving<'_> {
         let meta = file.meta(&self.header)?.map(drop);
         let runs = file.runs(&self.header)?.map(drop);
         Ok(meta.and(runs).err().map(|(_, what)| what))
+    }
+}
+
+/// A record that came whole and in order, and is not durable yet.
+#[derive(Debug)]
+pub struct Received<'w> {
+    receiving: Receiving<'w>,
+    body_hash: [u8; 32],
+}
+
+impl Received<'_> {
+    /// Makes it part of the chain. The commit is durable when this returns `Ok`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NoSpace`], [`StoreError::Io`].
+    pub fn keep(self) -> Result<CommitInfo, StoreError> {
+        let Receiving {
+            writer,
+            header,
+            parent_hash,
+            _lock,
+            ..
+        } = self.receiving;
+        let record = append::seal(&writer.file, &header, parent_hash, self.body_hash, true)?;
+        Ok(writer.appended(record).clone())
     }
 }

@@ -24,6 +24,13 @@ const SUFFIX: &str = ".ckpt";
 pub(super) const UNFINISHED: &str = ".tmp";
 const DIGITS: usize = 10;
 
+/// Name of the file with the highest term that is known.
+pub const TERM_NAME: &str = "TERM";
+/// Name of that file while it is made.
+pub const TERM_UNFINISHED: &str = "TERM.tmp";
+/// Name of the socket at which a spare is told to take over.
+pub const SPARE_NAME: &str = "SPARE";
+
 /// Name of segment `number`.
 pub(super) fn name(number: u64) -> String {
     format!("{PREFIX}{number:0DIGITS$}{SUFFIX}")
@@ -45,8 +52,8 @@ pub(super) enum Name {
     Base(u64),
     /// A base that is being made, or whose making was interrupted.
     UnfinishedBase,
-    /// The lock of the writer or of whoever compacts, or the page through which a program is
-    /// asked for commits.
+    /// What stands beside a chain: locks, the page through which a program is asked for commits,
+    /// the term, the socket of a spare.
     Beside,
     /// Not part of the chain.
     Stranger,
@@ -61,6 +68,9 @@ impl Name {
             super::lock::LOCK_NAME,
             super::lock::COMPACT_NAME,
             crate::control::FILE_NAME,
+            TERM_NAME,
+            TERM_UNFINISHED,
+            SPARE_NAME,
         ];
         if beside.contains(&name) {
             return Name::Beside;

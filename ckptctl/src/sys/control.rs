@@ -152,6 +152,11 @@ impl ControlPage {
         self.fields().durable.load(Ordering::Acquire)
     }
 
+    /// The last commit that is on another host.
+    pub fn replicated(&self) -> u64 {
+        self.fields().replicated.load(Ordering::Acquire)
+    }
+
     /// In a file: the program whose it is.
     pub fn pid(&self) -> u32 {
         self.fields().pid.load(Ordering::Acquire)
@@ -183,6 +188,12 @@ impl ControlPage {
     /// In a file: an epoch is durable.
     pub fn saved(&self, epoch: u64) {
         self.fields().durable.store(epoch, Ordering::Release);
+        self.changed();
+    }
+
+    /// In a file: an epoch, and all before it, is on another host.
+    pub fn replicated_up_to(&self, epoch: u64) {
+        self.fields().replicated.fetch_max(epoch, Ordering::AcqRel);
         self.changed();
     }
 

@@ -28,6 +28,8 @@ pub(crate) enum Call {
     Random,
     /// `eventfd2(2)`.
     Event,
+    /// `inotify_init1(2)` and what follows.
+    Watch,
     /// `pthread_create(3)`.
     Thread,
     /// What a program and its supervisor say to each other.

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod consumers;
 pub mod control;
 pub mod device;
+pub mod dir_watch;
 pub mod event;
 pub mod file;
 mod gate;
