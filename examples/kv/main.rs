@@ -205,7 +205,7 @@ impl Server {
             }
         }
         self.unsaved.save(self.context.safe()?.unwrap_or(0));
-        let time = self.commit_at.is_some_and(|at| at <= now);
+        let time = self.commit_at.is_some_and(|at| at <= now) || self.context.pending();
         if !time || self.context.stats()?.in_flight >= ON_THEIR_WAY_MAX as u64 {
             return Ok(());
         }
@@ -233,7 +233,8 @@ impl Server {
             return PollTimeout::from(5u8);
         }
         match self.commit_at {
-            None => PollTimeout::NONE,
+            // Somebody outside may ask for a commit.
+            None => PollTimeout::from(100u8),
             Some(at) => {
                 let left = at.saturating_duration_since(Instant::now());
                 let ms = left.as_micros().div_ceil(1000);

@@ -45,7 +45,7 @@ pub struct Args {
 
 /// What to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Wait {
+pub enum Wait {
     /// The epoch is closed
     Closed,
     /// It is on a disk
@@ -72,14 +72,32 @@ impl Wait {
     }
 }
 
+/// Asks a program for a commit. Returns the last one; a later one answers.
+pub fn ask(target: &Target) -> anyhow::Result<u64> {
+    Ok(match target {
+        Target::Arena(live) => live.arena.request()?,
+        Target::Chain(_, page) => page.request(),
+    })
+}
+
+/// Waits until an epoch of a program has come so far; `None` when the time is over.
+pub fn wait_for(
+    target: &Target,
+    epoch: u64,
+    wait: Wait,
+    timeout: Duration,
+) -> anyhow::Result<Option<u64>> {
+    match target {
+        Target::Arena(live) => of_arena(live, epoch, wait, timeout),
+        Target::Chain(_, page) => of_chain(page, epoch, wait, timeout),
+    }
+}
+
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let target = Target::find(&args.target)?;
     let begun = Instant::now();
-    let after = match &target {
-        Target::Arena(live) => live.arena.request()?,
-        Target::Chain(_, page) => page.request(),
-    };
+    let after = ask(&target)?;
     let Some(wait) = args.wait else {
         if args.json {
             output::print_json(&json!({ "asked": true, "after": after }))?;
@@ -94,10 +112,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
              start the program again"
         );
     };
-    let reached = match &target {
-        Target::Arena(live) => of_arena(live, next, wait, args.timeout)?,
-        Target::Chain(_, page) => of_chain(page, next, wait, args.timeout)?,
-    };
+    let reached = wait_for(&target, next, wait, args.timeout)?;
     let took = begun.elapsed();
     let Some(epoch) = reached else {
         let limit = figures::duration(args.timeout.as_nanos() as u64);
@@ -176,7 +191,7 @@ fn of_chain(
         let reached = match wait {
             Wait::Closed => page.epoch(),
             Wait::Durable => page.durable(),
-            Wait::Replicated => 0,
+            Wait::Replicated => page.replicated(),
         };
         if reached >= epoch {
             return Ok(Some(reached));

@@ -158,6 +158,8 @@ impl Keeper {
             (Message::Keep(kept), Some(fd)) if self.warm => self.keep(kept, fd),
             (Message::Keep(kept), None) => match &mut self.kept {
                 Some((_, known)) => *known = kept,
+                // It is known why there was nothing to take over.
+                None if self.takes_over.is_some() => {}
                 None => self.nothing = "an arena without the module ends with its program".into(),
             },
             // It has closed its context, and knows nothing of a watchdog any more.

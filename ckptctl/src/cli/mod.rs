@@ -80,6 +80,7 @@ verbs! {
     Spare in spare,
     Replicate in replicate,
     Promote in promote,
+    Migrate in migrate,
     Log in log,
     Show in show,
     Diff in diff,

@@ -67,6 +67,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         node: args.identity.node()?,
         term: known_term(&args.dir)?.max(1),
         limit: args.send.limit,
+        ready: None,
     };
     let signals = Signals::take(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])?;
     let until = match args.once {
@@ -92,7 +93,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
                 output::say(&format!("{to} has epoch {}", spare.progress.durable));
             }
         }
-        Finished::Stopped | Finished::HandedOver(_) => {}
+        Finished::Stopped | Finished::HandedOver { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -41,6 +41,8 @@ pub struct Plan<'a> {
     pub node: String,
     pub term: u64,
     pub limit: Option<u64>,
+    /// Ends the program here, when a spare is ready to take over.
+    pub ready: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
 }
 
 /// The threads that send.
@@ -118,6 +120,7 @@ struct Notes {
     board: Arc<Board>,
     /// It was said why there is no link.
     told: Mutex<Option<String>>,
+    ready: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
 }
 
 impl Observer for Notes {
@@ -146,6 +149,10 @@ impl Observer for Notes {
     fn sent(&self, bytes: u64) {
         self.board
             .change(&self.to, |state| state.sent_bytes += bytes);
+    }
+
+    fn ready(&self) -> bool {
+        self.ready.as_ref().is_some_and(|ready| ready())
     }
 
     fn lost(&self, why: &str) {
@@ -182,6 +189,7 @@ impl Replicator {
                 to: to.clone(),
                 board: Arc::clone(&board),
                 told: Mutex::default(),
+                ready: plan.ready.clone(),
             };
             let options = SenderOptions {
                 dir: plan.dir.to_owned(),

@@ -136,6 +136,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         node: args.identity.node()?,
         term: known_term(&dir)?.max(1),
         limit: args.send.limit,
+        ready: None,
     };
     // Before there are threads, so that none of them gets the signals.
     let signals = supervisor::signals()?;

@@ -57,6 +57,14 @@ impl fmt::Display for Target {
 }
 
 impl Target {
+    /// The program's process.
+    pub fn pid(&self) -> i32 {
+        match self {
+            Target::Arena(live) => live.info.pid,
+            Target::Chain(_, page) => page.pid() as i32,
+        }
+    }
+
     /// Whether the program is the one that it was.
     pub fn is_there(&self) -> bool {
         match self {

@@ -102,10 +102,12 @@ pub(super) enum Message<'a> {
     Beat { newest: u64 },
     /// The primary's program has ended by itself.
     Farewell,
-    /// The spare shall take over with this commit.
+    /// The spare shall make ready to take over with this commit.
     HandOver(CommitId),
-    /// It will.
-    Taken,
+    /// It is ready.
+    Ready,
+    /// The program has ended here: the spare takes over.
+    Go,
     /// The peer will not go on.
     Refuse { code: RefusalCode, text: String },
 }
@@ -123,8 +125,9 @@ mod kind {
     pub(super) const BEAT: u32 = 9;
     pub(super) const FAREWELL: u32 = 10;
     pub(super) const HAND_OVER: u32 = 11;
-    pub(super) const TAKEN: u32 = 12;
-    pub(super) const REFUSE: u32 = 13;
+    pub(super) const READY: u32 = 12;
+    pub(super) const GO: u32 = 13;
+    pub(super) const REFUSE: u32 = 14;
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -223,7 +226,8 @@ impl Message<'_> {
             Message::Beat { .. } => kind::BEAT,
             Message::Farewell => kind::FAREWELL,
             Message::HandOver(_) => kind::HAND_OVER,
-            Message::Taken => kind::TAKEN,
+            Message::Ready => kind::READY,
+            Message::Go => kind::GO,
             Message::Refuse { .. } => kind::REFUSE,
         }
     }
@@ -282,7 +286,7 @@ impl Message<'_> {
                 to.extend_from_slice(WireProgress::from(*progress).as_bytes());
             }
             Message::Beat { newest } => to.extend_from_slice(&newest.to_le_bytes()),
-            Message::Farewell | Message::Taken => {}
+            Message::Farewell | Message::Ready | Message::Go => {}
             Message::HandOver(id) => to.extend_from_slice(WireCommit::from(*id).as_bytes()),
             Message::Refuse { code, text } => {
                 to.extend_from_slice(&(*code as u32).to_le_bytes());
@@ -357,7 +361,8 @@ impl Message<'_> {
                 let wire = WireCommit::ref_from_bytes(payload).map_err(|_| WRONG)?;
                 Message::HandOver(wire.into())
             }
-            kind::TAKEN => Message::Taken,
+            kind::READY => Message::Ready,
+            kind::GO => Message::Go,
             kind::REFUSE => {
                 let (code, said) = payload.split_at_checked(4).ok_or(WRONG)?;
                 let code = u32::from_le_bytes(code.try_into().map_err(|_| WRONG)?);
@@ -423,7 +428,8 @@ mod tests {
             Message::Beat { newest: 11 },
             Message::Farewell,
             Message::HandOver(id(4)),
-            Message::Taken,
+            Message::Ready,
+            Message::Go,
             Message::Refuse {
                 code: RefusalCode::Diverged,
                 text: "äh".into(),
@@ -455,7 +461,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_comes_is_a_message_or_is_refused(
-            kind in 0..15u32,
+            kind in 0..16u32,
             payload in prop::collection::vec(any::<u8>(), 0..400),
         ) {
             if let Ok(Some(message)) = Message::decode(kind, &payload) {

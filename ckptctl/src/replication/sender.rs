@@ -80,6 +80,12 @@ pub trait Observer: Send + Sync {
     /// So many bytes of records were sent.
     fn sent(&self, _bytes: u64) {}
 
+    /// The spare is ready to take over, and does when this returns true: the program has ended here
+    /// then, whatever becomes of the link.
+    fn ready(&self) -> bool {
+        false
+    }
+
     /// There is no link any more, or none yet, and why. It is tried again.
     fn lost(&self, why: &str);
 }
@@ -134,8 +140,13 @@ pub enum Finished {
     Stopped,
     /// The spare has everything, as was wanted.
     Complete,
-    /// The spare takes over with this commit.
-    HandedOver(CommitId),
+    /// The program has ended here, and the spare takes over.
+    HandedOver {
+        /// With this commit.
+        commit: CommitId,
+        /// False when the link broke before the spare could be told: then somebody has to tell it.
+        told: bool,
+    },
 }
 
 /// When a sender's work is done.
@@ -187,7 +198,7 @@ enum Heard {
     Welcome { version: u32, node: String },
     Common(Option<u32>),
     Durable(u64),
-    Taken,
+    Ready,
     Refused(RefusalCode, String),
     Ended(String),
 }
@@ -321,7 +332,7 @@ impl Listener {
                         Heard::Welcome { version, node }
                     }
                     Ok(Some(Message::Common(place))) => Heard::Common(place),
-                    Ok(Some(Message::Taken)) => Heard::Taken,
+                    Ok(Some(Message::Ready)) => Heard::Ready,
                     Ok(Some(Message::Refuse { code, text })) => Heard::Refused(code, text),
                     Ok(None) => continue,
                     Ok(Some(_)) => Heard::Ended("a message came out of turn".into()),
@@ -409,12 +420,19 @@ impl Session<'_> {
                 return Ok(Finished::Stopped);
             }
             if self.listen()? {
-                if let Some(last) = self.last {
-                    return Ok(Finished::HandedOver(last));
-                }
+                return self.go();
             }
             self.beat()?;
         }
+    }
+
+    /// The spare is ready: ends the program here, then lets the spare go on.
+    fn go(&mut self) -> Result<Finished, Broken> {
+        let (Some(last), true) = (self.last, self.sender.observer.ready()) else {
+            return Ok(Finished::Stopped);
+        };
+        let told = self.say(&Message::Go).is_ok();
+        Ok(Finished::HandedOver { commit: last, told })
     }
 
     fn until_beat(&self) -> Duration {
@@ -467,13 +485,13 @@ impl Session<'_> {
         }
     }
 
-    /// Takes what was said; true when the spare takes over.
+    /// Takes what was said; true when the spare is ready to take over.
     fn listen(&mut self) -> Result<bool, Broken> {
         self.wake.clear();
         while let Ok(heard) = self.heard.try_recv() {
             match heard {
                 Heard::Durable(epoch) => self.durable = Some(epoch),
-                Heard::Taken => return Ok(true),
+                Heard::Ready => return Ok(true),
                 other => {
                     if let Some(broken) = self.is_end(other) {
                         return Err(broken);

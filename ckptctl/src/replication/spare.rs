@@ -7,6 +7,7 @@
 //! `writer`, then `state`. The one is held while a record is received, by the link that it comes
 //! from; the other for a few instructions, and no call is made under it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -93,8 +94,8 @@ struct State {
     records: u64,
     /// Links so far: each has a number.
     links: u64,
-    /// The link that counts.
-    active: Option<Active>,
+    /// Those of the primary, by number.
+    active: BTreeMap<u64, Active>,
     /// What the primary said last of all.
     last: Option<LastWord>,
     /// No more is received.
@@ -104,7 +105,6 @@ struct State {
 }
 
 struct Active {
-    number: u64,
     closer: Closer,
     primary: Primary,
 }
@@ -223,7 +223,10 @@ impl Spare {
     pub fn status(&self) -> SpareStatus {
         let state = lock(&self.shared.state);
         SpareStatus {
-            primary: state.active.as_ref().map(|active| active.primary.clone()),
+            primary: {
+                let primaries = state.active.values().map(|active| &active.primary);
+                primaries.max_by_key(|primary| primary.heard).cloned()
+            },
             term: state.term,
             durable: state.durable,
             applied: state.applied,
@@ -261,9 +264,7 @@ impl Spare {
             let mut state = lock(&shared.state);
             state.term = term;
             state.closed = true;
-            if let Some(active) = &state.active {
-                active.closer.close();
-            }
+            state.close_links();
             shared.changed.notify_all();
         }
         // Whoever was receiving gives it back when its link ends. The lock goes with it.
@@ -298,9 +299,7 @@ impl Drop for Spare {
     fn drop(&mut self) {
         let mut state = lock(&self.shared.state);
         state.closed = true;
-        if let Some(active) = &state.active {
-            active.closer.close();
-        }
+        state.close_links();
         drop(state);
         self.shared.changed.notify_all();
         if let Some(applier) = lock(&self.applier).take() {
@@ -310,6 +309,12 @@ impl Drop for Spare {
 }
 
 impl State {
+    fn close_links(&self) {
+        for active in self.active.values() {
+            active.closer.close();
+        }
+    }
+
     fn progress(&self) -> Progress {
         let durable = self.durable.map_or(0, |id| id.epoch);
         Progress {
@@ -321,8 +326,8 @@ impl State {
 }
 
 impl Shared {
-    /// A link wants to be the one that counts. Its number, or the term that is known when there
-    /// is a later one.
+    /// A link begins. Its number, or the term that is known when there is a later one. A primary may
+    /// have several: a dead one may linger, and somebody else may send the same chain.
     pub(super) fn begin_link(&self, primary: Primary, closer: Closer) -> Result<u64, Refused> {
         let term = {
             let state = lock(&self.state);
@@ -342,26 +347,24 @@ impl Shared {
         if primary.term < state.term {
             return Err(Refused::Fenced(state.term));
         }
+        if primary.term > state.term {
+            // They are of somebody who is no primary any more.
+            state.close_links();
+            state.active.clear();
+        }
         state.term = primary.term;
         state.links += 1;
         let number = state.links;
-        // The same primary comes again, before its old link is known to be dead.
-        if let Some(before) = state.active.replace(Active {
-            number,
-            closer,
-            primary,
-        }) {
-            before.closer.close();
-        }
+        state.active.insert(number, Active { closer, primary });
         state.last = None;
         Ok(number)
     }
 
-    /// Whether a link is the one that counts; notes that its primary was heard of.
+    /// Whether a link is one of the primary's; notes that it was heard of.
     pub(super) fn is_active(&self, link: u64, newest: Option<u64>) -> bool {
         let mut state = lock(&self.state);
         let closed = state.closed;
-        let Some(active) = state.active.as_mut().filter(|active| active.number == link) else {
+        let Some(active) = state.active.get_mut(&link) else {
             return false;
         };
         active.primary.heard = Instant::now();
@@ -374,13 +377,7 @@ impl Shared {
     /// A link has ended.
     pub(super) fn end_link(&self, link: u64) {
         let mut state = lock(&self.state);
-        if state
-            .active
-            .as_ref()
-            .is_some_and(|active| active.number == link)
-        {
-            state.active = None;
-        }
+        state.active.remove(&link);
         drop(state);
         self.changed.notify_all();
     }

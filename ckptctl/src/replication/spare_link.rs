@@ -31,7 +31,6 @@ use super::spare::Shared;
 use super::spare::Store;
 use crate::store::Announced;
 use crate::store::CommitId;
-use crate::store::CommitInfo;
 use crate::store::RECORD_END_BYTES;
 use crate::store::StoreError;
 use crate::sys::thread;
@@ -47,6 +46,9 @@ const TELLER: &str = "ckpt-tell";
 
 /// How long a spare may take to bring its arena to the commit with which it is handed over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(60);
+
+/// What is said of a record that is not one.
+const AMID: &str = "something else came in the middle of a record";
 
 /// How a link ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +74,7 @@ pub enum Why {
     HandOver,
     /// It was refused.
     Refused(RefusalCode, String),
-    /// Another link has taken its place, or the spare has taken over.
+    /// There is a later term, or the spare has taken over.
     Replaced,
 }
 
@@ -89,7 +91,7 @@ impl fmt::Display for Ended {
             Why::Farewell => f.write_str("says farewell: its program has ended by itself"),
             Why::HandOver => f.write_str("hands over"),
             Why::Refused(_, text) => write!(f, "was refused: {text}"),
-            Why::Replaced => f.write_str("has a newer link, or is no primary any more"),
+            Why::Replaced => f.write_str("is no primary any more"),
         }
     }
 }
@@ -239,6 +241,7 @@ enum Event {
     Beat(u64),
     Farewell,
     HandOver(CommitId),
+    Go,
     Unknown,
 }
 
@@ -356,9 +359,8 @@ impl Serving<'_> {
                     self.teller.tell()?;
                 }
                 Event::Record(header) => {
-                    let info = self.receive(&header)?;
-                    self.shared.received(&info);
-                    self.teller.base.store(info.epoch, Ordering::Release);
+                    let epoch = self.receive(&header)?;
+                    self.teller.base.store(epoch, Ordering::Release);
                     self.teller.tell()?;
                 }
                 Event::Beat(_) | Event::Unknown => {}
@@ -379,7 +381,10 @@ impl Serving<'_> {
                             format!("this spare does not have epoch {} yet", id.epoch),
                         ));
                     }
-                    self.teller.say(&Message::Taken)?;
+                    self.teller.say(&Message::Ready)?;
+                }
+                // Only now it has ended there.
+                Event::Go => {
                     self.shared.last_word(LastWord::HandOver);
                     return Ok(Why::HandOver);
                 }
@@ -394,14 +399,33 @@ impl Serving<'_> {
         }
     }
 
-    /// Takes a record into the chain.
-    fn receive(&mut self, header: &[u8; RECORD_END_BYTES]) -> Result<CommitInfo, Failure> {
+    /// Reads a record that is there already.
+    fn pass_over(&mut self, id: CommitId) -> Result<u64, Failure> {
+        loop {
+            let Some((kind, payload)) = self.from.next()? else {
+                return Err(Failure::Over(Why::Closed));
+            };
+            match Message::decode(kind, payload)? {
+                Some(Message::Data(_) | Message::Beat { .. }) => {}
+                Some(Message::End(_)) => return Ok(id.epoch),
+                _ => return Err(AMID.into()),
+            }
+        }
+    }
+
+    /// Takes a record into the chain; its epoch.
+    fn receive(&mut self, header: &[u8; RECORD_END_BYTES]) -> Result<u64, Failure> {
         let announced = Announced::parse(header)?;
         let id = announced.id();
         let mut store = self.shared.store();
         let Some(Store { writer, tending }) = &mut *store else {
             return Err(Failure::Over(Why::Replaced));
         };
+        if writer.chain().has(id) {
+            // It came by another link.
+            drop(store);
+            return self.pass_over(id);
+        }
         let mut receiving = writer.receive(announced)?;
         let info = loop {
             let Some((kind, payload)) = self.from.next()? else {
@@ -419,11 +443,13 @@ impl Serving<'_> {
                     break checked.keep()?;
                 }
                 Some(Message::Beat { .. }) => {}
-                _ => return Err("something else came in the middle of a record".into()),
+                _ => return Err(AMID.into()),
             }
         };
         tending.appended(writer);
-        Ok(info)
+        drop(store);
+        self.shared.received(&info);
+        Ok(info.epoch)
     }
 }
 
@@ -442,6 +468,7 @@ impl Shared {
             Some(Message::Beat { newest }) => Event::Beat(newest),
             Some(Message::Farewell) => Event::Farewell,
             Some(Message::HandOver(id)) => Event::HandOver(id),
+            Some(Message::Go) => Event::Go,
             None => Event::Unknown,
             Some(_) => return Err("a message came out of turn".into()),
         })

@@ -27,6 +27,8 @@ pub mod process;
 #[cfg(feature = "cli")]
 pub mod signals;
 pub mod span;
+#[cfg(feature = "cli")]
+pub mod standstill;
 pub mod takeover;
 pub mod thread;
 pub mod userfault;

@@ -156,3 +156,14 @@ pub fn name(number: c_int) -> String {
         Err(_) => "unknown".into(),
     }
 }
+
+/// Whether a signal waits to be taken by a process of this user's.
+pub fn is_pending(pid: i32, signal: Signal) -> io::Result<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("ShdPnd:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let mask = mask.ok_or(io::ErrorKind::InvalidData)?;
+    Ok(mask >> (signal as i32 - 1) & 1 == 1)
+}
