@@ -2,6 +2,7 @@
 //! How to open a context, from a program and from its environment.
 
 use std::env;
+use std::path::Path;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -13,6 +14,7 @@ use crate::saving::Compacting;
 use crate::saving::Saving;
 use crate::store;
 use crate::store::Compression;
+use crate::sys::lease_page::LeasePage;
 use crate::sys::memory::PAGE;
 use crate::track::Choice;
 
@@ -29,6 +31,9 @@ pub const REPLICATE_TO: &str = "CKPT_REPLICATE_TO";
 pub const PKI: &str = "CKPT_PKI";
 /// Variable with the name of the service that is replicated.
 pub const SERVICE: &str = "CKPT_SERVICE";
+/// Variable with the page by which the program knows that its host is the primary. Outputs are
+/// released only as long as it is.
+pub const LEASE: &str = "CKPT_LEASE";
 /// Variable with the term in which a spare has taken over, for the first start of its program.
 pub const TAKEOVER: &str = "CKPT_TAKEOVER";
 /// Variable that says how pages are compressed.
@@ -357,6 +362,25 @@ fn compression_from_environment() -> Result<Compression, Error> {
         value,
         expected,
     })
+}
+
+/// The page that `CKPT_LEASE` names.
+pub(crate) fn lease() -> Result<Option<LeasePage>, Error> {
+    let Some(path) = env::var_os(LEASE).filter(|path| !path.is_empty()) else {
+        return Ok(None);
+    };
+    let page = LeasePage::in_file(Path::new(&path)).map_err(|source| Error::System {
+        doing: "learn whether this host is the primary (CKPT_LEASE)",
+        source,
+    })?;
+    match page {
+        Some(page) => Ok(Some(page)),
+        None => Err(Error::Environment {
+            name: LEASE,
+            value: path.to_string_lossy().into_owned(),
+            expected: "there is no such file: `ckptctl run --etcd` sets this",
+        }),
+    }
 }
 
 /// What `CKPT_TAKEOVER` says.

@@ -21,11 +21,13 @@ use std::time::Instant;
 use crate::context::Callers;
 use crate::context::Context;
 use crate::error::Error;
+use crate::options;
 use crate::options::WaitFor;
 use crate::saving::Queue;
 use crate::saving::watch::Durable;
 use crate::saving::watch::Watch;
 use crate::sys::event::Event;
+use crate::sys::lease_page::LeasePage;
 
 /// Outputs of a program that wait until they are safe. May be used from any thread; a clone is
 /// the same outputs. Does not keep the context open.
@@ -91,6 +93,9 @@ impl<T> From<Refused<T>> for Error {
     }
 }
 
+/// How often it is looked whether a host that may not say anything may again.
+const SILENT_LOOK: Duration = Duration::from_millis(20);
+
 /// What an output depends on.
 #[derive(Clone, Copy)]
 enum Needs {
@@ -129,6 +134,8 @@ struct Held<T> {
     event: Event,
     limit: usize,
     wait_for: WaitFor,
+    /// Tells whether this host may say anything.
+    lease: Option<LeasePage>,
 }
 
 struct List<T> {
@@ -165,6 +172,11 @@ impl<T> Held<T> {
         list.released
             .extend(lost.map(|(_, output)| Released::Lost(output)));
         self.announce(list);
+    }
+
+    /// Whether another host may be the primary by now.
+    fn is_silent(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| !lease.is_valid())
     }
 
     fn announce(&self, list: &List<T>) {
@@ -216,6 +228,7 @@ impl<T: Send + 'static> Outputs<T> {
             event,
             limit,
             wait_for: context.wait_for(),
+            lease: options::lease()?,
         });
         let watch: Weak<dyn Watch> = Arc::<Held<T>>::downgrade(&held);
         queue.watch(watch);
@@ -288,6 +301,18 @@ impl<T: Send + 'static> Outputs<T> {
         // Who has just waited for an epoch may be faster than the news of it.
         self.held.release(&mut list, self.queue.durable_so_far());
         loop {
+            if self.held.is_silent() {
+                // Until it is known again that nobody else answers for this one.
+                if now {
+                    return Ok(None);
+                }
+                let waited = self.held.changed.wait_timeout(list, SILENT_LOOK);
+                list = waited.unwrap_or_else(PoisonError::into_inner).0;
+                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    return Ok(None);
+                }
+                continue;
+            }
             if let Some(output) = list.released.pop_front() {
                 if list.released.is_empty() && !list.ended {
                     self.held.event.clear();

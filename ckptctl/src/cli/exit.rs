@@ -8,6 +8,7 @@ use ckptctl::replication::SenderError;
 use ckptctl::store::StoreError;
 
 use super::program::StartError;
+use super::term::TermError;
 
 /// The exit codes, for the help.
 pub const HELP: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not supported here, \
@@ -35,11 +36,19 @@ pub enum Exit {
 #[error("{0}")]
 pub struct Unsupported(pub String);
 
+/// This host is not the primary, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Behind(pub String);
+
 impl Exit {
     /// The code for an error that a verb returned.
     pub fn of(error: &anyhow::Error) -> Exit {
         if error.is::<Unsupported>() {
             return Exit::Unsupported;
+        }
+        if error.is::<Behind>() || matches!(error.downcast_ref(), Some(TermError::Fenced { .. })) {
+            return Exit::Fenced;
         }
         match error.downcast_ref::<StartError>() {
             Some(error) if error.is_not_found() => return Exit::NotFound,

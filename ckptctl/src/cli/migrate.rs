@@ -35,6 +35,7 @@ use super::replication_args::IdentityArgs;
 use super::replication_args::SendArgs;
 use super::replicator::Plan;
 use super::replicator::Replicator;
+use super::spare_board::Board;
 use super::target::Target;
 use super::times;
 
@@ -181,7 +182,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Sends while the program runs, until little is left.
 fn send_in_rounds(plan: &Plan<'_>) -> anyhow::Result<Vec<Round>> {
-    let (replicator, board) = Replicator::start(plan, Until::Stopped)?;
+    let board = Board::new(plan.spares);
+    let replicator = Replicator::start(plan, &board, Until::Stopped)?;
     let mut rounds: Vec<Round> = Vec::new();
     let mut chain = Chain::open(plan.dir)?;
     let mut sent_before = 0;
@@ -190,7 +192,7 @@ fn send_in_rounds(plan: &Plan<'_>) -> anyhow::Result<Vec<Round>> {
         chain.follow()?;
         let newest = chain.newest()?.map_or(0, |newest| newest.epoch);
         let state = loop {
-            let state = board.spares().remove(&plan.spares[0]).unwrap_or_default();
+            let state = board.spare(&plan.spares[0]);
             if state.connected && state.progress.durable >= newest {
                 break state;
             }
@@ -236,12 +238,13 @@ fn last_commit(target: &Target, timeout: Duration) -> anyhow::Result<()> {
 
 /// Sends the rest, and has the spare take over.
 fn hand_over(plan: &Plan<'_>) -> anyhow::Result<(CommitId, bool)> {
-    let (replicator, board) = Replicator::start(plan, Until::HandedOver)?;
+    let board = Board::new(plan.spares);
+    let replicator = Replicator::start(plan, &board, Until::HandedOver)?;
     let deadline = Instant::now() + HAND_OVER_MAX;
     while replicator.running() > 0 && Instant::now() < deadline {
         wait_readable([replicator.ended().as_fd()], LOOK)?;
     }
-    let state = board.spares().remove(&plan.spares[0]).unwrap_or_default();
+    let state = board.spare(&plan.spares[0]);
     match replicator.finish()? {
         Finished::HandedOver { commit, told } => Ok((commit, told)),
         _ => bail!(

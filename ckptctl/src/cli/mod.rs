@@ -7,6 +7,7 @@
 
 mod acknowledger;
 mod arena_map;
+mod candidacy;
 mod chain_arg;
 mod chain_json;
 mod checks;
@@ -17,20 +18,19 @@ mod kernel_config;
 mod machine;
 mod module;
 mod output;
+mod primary;
 mod program;
 mod progress;
+mod reign;
 mod replication_args;
 mod replicator;
 mod restarts;
+mod settling;
+mod spare_board;
 mod spare_socket;
 mod sparkline;
 mod supervisor;
 mod target;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "no verb uses it yet; tests/terms.rs does"
-)]
 mod term;
 mod times;
 

@@ -19,6 +19,8 @@ use super::replication_args::IdentityArgs;
 use super::replication_args::SendArgs;
 use super::replicator::Plan;
 use super::replicator::Replicator;
+use super::settling::Settling;
+use super::spare_board::Board;
 
 /// Send a chain to spares, and each commit as it becomes durable
 ///
@@ -74,7 +76,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         true => Until::Complete,
         false => Until::Stopped,
     };
-    let (replicator, board) = Replicator::start(&plan, until)?;
+    let board = Board::new(&args.to);
+    let _settling = Settling::start(&board, &args.dir, &plan.node, None, None)?;
+    let replicator = Replicator::start(&plan, &board, until)?;
     let mut left = args.to.len();
     while left > 0 {
         let fds = [signals.as_fd(), replicator.ended().as_fd()];

@@ -82,6 +82,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             restarts,
             Keeper::new(&args.keeper),
             &supervisor::signals()?,
+                None,
         ),
     }
 }

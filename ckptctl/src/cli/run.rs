@@ -1,26 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `ckptctl run`: a program with a stable layout, started again when it fails.
 
-use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-use anyhow::Context;
-use ckptctl::options;
-use ckptctl::replication::Until;
-use ckptctl::replication::known_term;
-use ckptctl::store;
-use ckptctl::store::Writer;
 
 use super::keeper::Keeper;
 use super::keeper::KeeperArgs;
 use super::program::Program;
+use super::primary::Primary;
+use super::primary::ReplicationArgs;
 use super::program::ProgramArgs;
-use super::replication_args::IdentityArgs;
-use super::replication_args::SendArgs;
-use super::replication_args::WaitFor;
-use super::replicator::Plan;
-use super::replicator::Replicator;
 use super::restarts::RestartArgs;
 use super::restarts::Restarts;
 use super::supervisor;
@@ -73,18 +62,8 @@ pub struct Args {
     restart: RestartArgs,
     #[command(flatten)]
     keeper: KeeperArgs,
-    /// Send each commit to a spare (`ckptctl spare`) at HOST:PORT; may be given several times.
-    /// Takes --store or CKPT_STORE
-    #[arg(long, value_name = "ADDR")]
-    replicate_to: Vec<String>,
-    /// With --replicate-to: when commits count as safe for the program, so that it says what depends on
-    /// them; it finds this in CKPT_WAIT_FOR [default: CKPT_WAIT_FOR, else durable]
-    #[arg(long, value_enum, value_name = "WHAT", requires = "replicate_to")]
-    wait_for: Option<WaitFor>,
     #[command(flatten)]
-    identity: IdentityArgs,
-    #[command(flatten)]
-    send: SendArgs,
+    replication: ReplicationArgs,
     #[command(flatten)]
     program: ProgramArgs,
 }
@@ -106,11 +85,8 @@ Exit codes:
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut program = Program::prepare(args.program, args.store, None)?;
-    if let Some(what) = args.wait_for {
-        program.set(options::WAIT_FOR, what.name());
-    }
-    if args.replicate_to.is_empty() {
+    let program = Program::prepare(args.program, args.store, None)?;
+    if !args.replication.is_wanted() {
         return match Restarts::new(&args.restart) {
             None => {
                 args.keeper.refuse_without_restart()?;
@@ -121,30 +97,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
                 restarts,
                 Keeper::new(&args.keeper),
                 &supervisor::signals()?,
+                None,
             ),
         };
     }
-    let dir = program.store().map(Path::to_owned);
-    let dir = dir.context("which chain is to be replicated? give --store DIR")?;
-    // A program that has not begun has a chain as well: an empty one.
-    drop(Writer::open_or_create(&dir, store::Options::default())?);
-    let plan = Plan {
-        dir: &dir,
-        spares: &args.replicate_to,
-        security: args.identity.security()?,
-        service: args.identity.service.clone(),
-        node: args.identity.node()?,
-        term: known_term(&dir)?.max(1),
-        limit: args.send.limit,
-        ready: None,
-    };
-    // Before there are threads, so that none of them gets the signals.
     let signals = supervisor::signals()?;
-    let (replicator, _) = Replicator::start(&plan, Until::Stopped)?;
-    let restarts = Restarts::or_none(&args.restart);
-    let code = supervise(program, restarts, Keeper::new(&args.keeper), &signals)?;
-    if code == ExitCode::SUCCESS {
-        replicator.leave();
+    match Primary::begin(program, &args.replication, &signals)? {
+        None => Ok(ExitCode::SUCCESS),
+        Some(primary) => primary.run(&args.restart, Keeper::new(&args.keeper), &signals),
     }
-    Ok(code)
 }

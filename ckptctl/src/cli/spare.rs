@@ -37,15 +37,15 @@ use super::figures;
 use super::keeper::Keeper;
 use super::keeper::KeeperArgs;
 use super::output;
+use super::primary::Primary;
+use super::primary::ReplicationArgs;
 use super::program::Program;
 use super::program::ProgramArgs;
-use super::replication_args::IdentityArgs;
 use super::restarts::RestartArgs;
-use super::restarts::Restarts;
+use super::candidacy::Candidacy;
 use super::spare_socket::Question;
 use super::spare_socket::SpareSocket;
 use super::supervisor;
-use super::supervisor::supervise;
 
 /// Wait with the state of a program on another host, and go on with it when told to
 ///
@@ -54,7 +54,8 @@ use super::supervisor::supervise;
 /// the disk. The primary learns what is durable here.
 ///
 /// It takes over when `ckptctl promote DIR` says so, or when the primary hands over (`ckptctl
-/// migrate`): then CMD is started with the newest state, with CKPT_TAKEOVER in its environment and
+/// migrate`), or, with --etcd, when the primary's lease has run out and this spare has all that was
+/// ever acknowledged as replicated: then CMD is started with the newest state, with CKPT_TAKEOVER in its environment and
 /// its hooks CKPT_AFTER_TAKEOVER run, and is looked after as by `ckptctl run`. A primary of an
 /// earlier term is refused from then on.
 ///
@@ -70,7 +71,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
     #[command(flatten)]
-    identity: IdentityArgs,
+    replication: ReplicationArgs,
     #[command(flatten)]
     restart: RestartArgs,
     #[command(flatten)]
@@ -85,6 +86,8 @@ Examples:
   ckptctl spare --listen 0.0.0.0:7100 --store /var/lib/sim --pki /etc/ckpt/east --service sim \\
       --restart on-failure -- ./sim --threads 4
   ckptctl promote /var/lib/sim
+  ckptctl spare --listen 0.0.0.0:7100 --store /var/lib/sim --pki /etc/ckpt/east --service sim \\
+      --etcd http://etcd:2379 --replicate-to west:7100 --wait-for replicated -- ./sim
 
 Exit codes:
   Before it takes over: 0 when it was asked to stop, 1 failed, 2 usage, 4 chain damaged. Then those
@@ -104,12 +107,12 @@ enum End {
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let security = args.identity.security()?;
+    let security = args.replication.identity.security()?;
     let listener = listen(&args.listen, &security)?;
     let options = SpareOptions {
         dir: args.store.clone(),
-        service: args.identity.service.clone(),
-        node: args.identity.node()?,
+        service: args.replication.identity.service.clone(),
+        node: args.replication.identity.node()?,
         store: store::Options::default(),
         compacting: Compacting::default(),
         arena: Device::open().is_ok(),
@@ -120,7 +123,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(torn) = recovery.torn {
         output::say(&format!("{torn}; cut off"));
     }
-    let program = Program::prepare(args.program, Some(args.store.clone()), None)?;
+    let mut program = Program::prepare(args.program, Some(args.store.clone()), None)?;
     let socket = SpareSocket::bind(&args.store)?;
     let status = spare.status();
     let has = match status.durable {
@@ -129,37 +132,42 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     output::say(&format!(
         "spare of {} on {}, {has}{}",
-        args.identity.service,
+        args.replication.identity.service,
         listener.local_addr()?,
         match has_module {
             true => "",
             false => "; without the module it reads its chain when it takes over",
         }
     ));
+    let node = args.replication.identity.node()?;
+    let etcd = args.replication.spares.etcd();
+    let config = etcd.config(&args.replication.identity.service, &node);
+    let candidacy = config.map(Candidacy::begin).transpose()?;
     let waiting = Waiting {
         spare,
         listener,
         security,
         socket,
         signals: &signals,
+        candidacy: candidacy.as_ref(),
     };
-    match waiting.run()? {
-        End::Stopped => Ok(ExitCode::SUCCESS),
-        End::TakeOver { decided, taken } => {
-            start(program, &args.restart, &args.keeper, &signals, decided, taken)
-        }
-    }
+    let (decided, taken) = match waiting.run()? {
+        End::Stopped => return Ok(ExitCode::SUCCESS),
+        End::TakeOver { decided, taken } => (decided, taken),
+    };
+    let held = candidacy.and_then(Candidacy::end);
+    let keeper = prepare(&mut program, &args.keeper, decided, taken);
+    let primary = Primary::with(program, &args.replication, args.store, held)?;
+    primary.run(&args.restart, keeper, &signals)
 }
 
-/// Starts the program in what was taken over.
-fn start(
-    mut program: Program,
-    restart: &RestartArgs,
+/// Prepares starting the program in what was taken over.
+fn prepare(
+    program: &mut Program,
     keeper: &KeeperArgs,
-    signals: &Signals,
     decided: Instant,
     taken: TakenOver,
-) -> anyhow::Result<ExitCode> {
+) -> Keeper {
     match taken.commit {
         Some(id) => output::say(&format!(
             "taking over with epoch {} in term {}",
@@ -176,7 +184,7 @@ fn start(
         .unwrap_or_else(|| "there is no module here".into());
     keeper.take_over(decided, taken.arena.ok_or(why));
     program.take_over(taken.term);
-    supervise(program, Restarts::or_none(restart), keeper, signals)
+    keeper
 }
 
 fn listen(address: &str, security: &Security) -> anyhow::Result<TcpListener> {
@@ -202,6 +210,7 @@ struct Waiting<'a> {
     security: Security,
     socket: SpareSocket,
     signals: &'a Signals,
+    candidacy: Option<&'a Candidacy>,
 }
 
 impl Waiting<'_> {
@@ -213,6 +222,7 @@ impl Waiting<'_> {
             security,
             socket,
             signals,
+            candidacy,
         } = self;
         listener.set_nonblocking(true)?;
         let begun = Instant::now();
@@ -227,8 +237,9 @@ impl Waiting<'_> {
                 listener.as_fd(),
                 socket.as_fd(),
                 handed_over.as_fd(),
+                candidacy.map_or(handed_over.as_fd(), Candidacy::won),
             ];
-            let [signalled, _, _, over] = wait_readable(fds, Duration::from_secs(3600))?;
+            let [signalled, _, _, over, won] = wait_readable(fds, Duration::from_secs(3600))?;
             let status = spare.status();
             heard = status.primary.as_ref().map(|primary| primary.heard).or(heard);
             if signalled {
@@ -244,11 +255,12 @@ impl Waiting<'_> {
                     _ => {}
                 }
             }
-            if over {
+            // Where etcd decides, it does so as soon as the program has ended there.
+            if won || over && candidacy.is_none() {
                 break (Instant::now(), None);
             }
             if let Some(question) = socket.question()? {
-                match answer(&question, &status, begun, heard) {
+                match answer(&question, &status, begun, heard, candidacy.is_some()) {
                     Ok(answer) => question.answer(&answer),
                     Err(Promote) => break (Instant::now(), Some(question)),
                 }
@@ -275,7 +287,8 @@ impl Waiting<'_> {
             }
         };
         drop(listener);
-        let taken = spare.take_over(0)?;
+        let term = candidacy.and_then(Candidacy::term);
+        let taken = spare.take_over(term.unwrap_or(0))?;
         if let Some(question) = question {
             question.answer(&json!({
                 "term": taken.term,
@@ -314,9 +327,12 @@ fn answer(
     status: &SpareStatus,
     begun: Instant,
     heard: Option<Instant>,
+    etcd: bool,
 ) -> Result<Value, Promote> {
     match question.text.as_str() {
         "status" => Ok(json(status, begun, heard)),
+        "promote" | "promote force" if etcd => Ok(json!({ "refused":
+            "etcd decides here: the spare takes over by itself when the primary's lease has run out" })),
         "promote" => match &status.primary {
             None => Err(Promote),
             Some(primary) => Ok(json!({ "refused": format!(

@@ -14,11 +14,13 @@ use ckptctl::sys::signals::Signals;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::exit::Exit;
 use super::figures;
 use super::keeper::Keeper;
 use super::output;
 use super::program::Program;
 use super::progress::Progress;
+use super::reign::Fence;
 use super::restarts::Failure;
 use super::restarts::Restarts;
 use super::restarts::Verdict;
@@ -46,6 +48,7 @@ pub fn supervise(
     mut restarts: Restarts,
     mut keeper: Keeper,
     signals: &Signals,
+    fence: Option<&Fence>,
 ) -> anyhow::Result<ExitCode> {
     let mut progress = Progress::of(&program)?;
     loop {
@@ -53,7 +56,11 @@ pub fn supervise(
         let theirs = keeper.prepare()?;
         let pid = program.spawn(signals.before(), theirs.as_ref())?;
         drop(theirs);
-        let (end, stopping) = wait_for(pid, signals, &mut keeper)?;
+        if let Some(fence) = fence {
+            // If it is too late already, its end is waited for below.
+            fence.guard(pid);
+        }
+        let (end, stopping) = wait_for(pid, signals, &mut keeper, fence)?;
         keeper.ended()?;
         let lasted = begun.elapsed();
         if end == End::Exited(0) {
@@ -64,6 +71,10 @@ pub fn supervise(
             describe(end),
             figures::duration(lasted.as_nanos() as u64)
         );
+        if let Some(why) = fence.and_then(Fence::why) {
+            output::say(&format!("{story}; it is not started again: {why}"));
+            return Ok(Exit::Fenced.into());
+        }
         if stopping.is_some() {
             output::say(&format!(
                 "{story}; it was asked to stop and is not started again"
@@ -144,6 +155,7 @@ fn wait_for(
     pid: Pid,
     signals: &Signals,
     keeper: &mut Keeper,
+    fence: Option<&Fence>,
 ) -> anyhow::Result<(End, Option<Signal>)> {
     let mut stopping = None;
     loop {
@@ -166,12 +178,16 @@ fn wait_for(
         };
         if arrival.signal == Signal::SIGCHLD {
             // All that ended: as process 1 of a container we also get children of others.
-            let mut end = None;
-            while let Some((reaped, how)) = child::reap()? {
-                if reaped == pid {
-                    end = Some(how);
+            let end = match fence {
+                None => reap(pid)?,
+                Some(fence) => {
+                    let end = fence.while_reaping(|| reap(pid))?;
+                    if end.is_none() {
+                        fence.guard(pid);
+                    }
+                    end
                 }
-            }
+            };
             if let Some(end) = end {
                 return Ok((end, stopping));
             }
@@ -185,6 +201,17 @@ fn wait_for(
             stopping = stopping.or(Some(arrival.signal));
         }
     }
+}
+
+/// Takes the ends of all children; that of this one, if it is among them.
+fn reap(pid: Pid) -> io::Result<Option<End>> {
+    let mut end = None;
+    while let Some((reaped, how)) = child::reap()? {
+        if reaped == pid {
+            end = Some(how);
+        }
+    }
+    Ok(end)
 }
 
 /// Waits, unless a signal asks to stop: then that.

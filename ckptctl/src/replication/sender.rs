@@ -71,8 +71,8 @@ pub struct SenderOptions {
 
 /// Somebody who wants to know how it goes. Called from threads of the sender's.
 pub trait Observer: Send + Sync {
-    /// There is a link. `missing` records of `bytes` bytes are sent first.
-    fn connected(&self, spare: &str, missing: u64, bytes: u64);
+    /// There is a link with this node. `missing` records of `bytes` bytes are sent first.
+    fn connected(&self, node: &str, missing: u64, bytes: u64);
 
     /// The spare has come this far.
     fn progress(&self, progress: Progress);
@@ -271,6 +271,7 @@ impl Sender {
                 ),
             }));
         }
+        let node = link.peer().map(|peer| peer.node.clone());
         let wake = Arc::new(Event::new().map_err(system("make a descriptor"))?);
         let chain = Chain::open(&options.dir)?;
         let watch = DirWatch::new(&options.dir).map_err(system("watch the chain's directory"))?;
@@ -292,6 +293,7 @@ impl Sender {
             to: FrameWriter::new(sending),
             said: Instant::now(),
             heard,
+            node: node.unwrap_or_default(),
             chain,
             last: None,
             durable: None,
@@ -364,6 +366,8 @@ struct Session<'a> {
     /// When something was said last.
     said: Instant,
     heard: mpsc::Receiver<Heard>,
+    /// The spare's name.
+    node: String,
     chain: Chain,
     /// The last commit that was sent, or that both have.
     last: Option<CommitId>,
@@ -391,9 +395,7 @@ impl Session<'_> {
                 continue;
             }
             if std::mem::take(&mut first) {
-                self.sender
-                    .observer
-                    .connected(&self.sender.options.to, 0, 0);
+                self.sender.observer.connected(&self.node, 0, 0);
             }
             let complete = self.last.map(|id| id.epoch) == self.durable.filter(|epoch| *epoch > 0);
             let leaving = self.sender.is_leaving().map_err(system("wait"))?;
@@ -535,7 +537,13 @@ impl Session<'_> {
             _ => None,
         })?;
         match version {
-            VERSION => Ok(()),
+            VERSION => {
+                // Its certificate is to be believed more than its word.
+                if self.node.is_empty() {
+                    self.node = node;
+                }
+                Ok(())
+            }
             other => Err(Broken::Fatal(SenderError::Refused {
                 to: self.sender.options.to.clone(),
                 code: RefusalCode::Version,
@@ -556,7 +564,7 @@ impl Session<'_> {
             let bytes = infos.map(|info| info.stored_bytes).sum();
             self.sender
                 .observer
-                .connected(&self.sender.options.to, missing.len() as u64, bytes);
+                .connected(&self.node, missing.len() as u64, bytes);
         }
         for epoch in missing {
             match self.send_record(epoch) {

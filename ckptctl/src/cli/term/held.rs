@@ -122,12 +122,14 @@ impl Held {
 
     /// An instant before the term began, by CLOCK_BOOTTIME in nanoseconds; 0 when an answer of etcd's was
     /// lost. No earlier term is valid from then on, by the clock of its own machine.
+    #[allow(dead_code, reason = "tests/terms.rs looks at it")]
     pub fn began_ns(&self) -> u64 {
         self.term.began_ns
     }
 
     /// Whether outputs may be released now. They must be on their way within
     /// [`Config::margin`].
+    #[allow(dead_code, reason = "tests/terms.rs looks at it")]
     pub fn is_valid(&self) -> bool {
         // Without a clock nothing is.
         since_boot_ns().is_ok_and(|now| now < self.valid_until_ns())

@@ -36,9 +36,9 @@ mod wire;
 pub use campaign::Outcome;
 pub use campaign::campaign;
 pub use config::Config;
-pub use config::TTL_MAX;
-pub use config::TTL_MIN;
 pub use config::Tls;
+#[allow(unused_imports, reason = "tests/terms.rs looks at them")]
+pub use config::{TTL_MAX, TTL_MIN};
 pub use error::TermError;
 pub use held::Held;
 pub use state::State;
