@@ -239,6 +239,7 @@ impl ArenaFile {
         if !self.keeps.swap(true, Ordering::Relaxed) {
             self.arena.keep();
         }
+        self.arena.is_not_of_caller();
         Ok(())
     }
 

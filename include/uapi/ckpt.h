@@ -630,6 +630,9 @@ struct ckpt_subscribe {
  * when its program is gone, whether there may be more to come. Saying it again
  * changes nothing.
  *
+ * When the caller is the process that they name, it made the arena for another
+ * and is not its program: they name nobody from then on, until one takes it over.
+ *
  * Errors: EBADF (read-only descriptor).
  */
 struct ckpt_keep {

@@ -25,6 +25,11 @@ impl Arena {
         self.keepers.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Who keeps it for a program to come is not its program.
+    pub(crate) fn is_not_of_caller(&self) {
+        self.program.retire();
+    }
+
     /// A descriptor that kept it is closed.
     pub(crate) fn keep_no_longer(&self) {
         self.keepers.fetch_sub(1, Ordering::Relaxed);

@@ -51,43 +51,58 @@ impl Drop for Process {
     }
 }
 
-/// The process that is an arena's program.
+/// The process that is an arena's program, if one is.
 #[pin_data]
 pub(crate) struct Program {
     /// Innermost; held over looking at the process and putting another in its place.
     #[pin]
-    process: SpinLock<Process>,
+    process: SpinLock<Option<Process>>,
 }
 
 impl Program {
     /// The calling process.
     pub(crate) fn current() -> impl PinInit<Self> {
         pin_init!(Self {
-            process <- new_spinlock!(Process::current()),
+            process <- new_spinlock!(Some(Process::current())),
         })
     }
 
     /// The process, as the calling process sees it; 0 when it is gone or out of sight.
     pub(crate) fn pid(&self) -> i32 {
-        let process = self.process.lock();
-        match process.is_there() {
-            true => process.number(),
-            false => 0,
+        match &*self.process.lock() {
+            Some(process) if process.is_there() => process.number(),
+            _ => 0,
         }
     }
 
     /// Puts the calling process in the place of one that is gone. `EBUSY` when that is there, and
     /// another.
     pub(crate) fn replace(&self) -> Result {
-        let mut caller = Process::current();
+        let caller = Process::current();
         let mut process = self.process.lock();
-        if process.pid != caller.pid && process.is_there() {
+        let is_another = |process: &Process| process.pid != caller.pid && process.is_there();
+        if process.as_ref().is_some_and(is_another) {
             return Err(EBUSY);
         }
-        core::mem::swap(&mut *process, &mut caller);
+        let before = process.replace(caller);
         // Before the reference to the one that is gone is dropped, which may free it.
         drop(process);
-        drop(caller);
+        drop(before);
         Ok(())
+    }
+
+    /// The calling process is not the program any more, if it was: nobody is.
+    pub(crate) fn retire(&self) {
+        let caller = Process::current();
+        let mut process = self.process.lock();
+        let is_caller = process
+            .as_ref()
+            .is_some_and(|process| process.pid == caller.pid);
+        let before = match is_caller {
+            true => process.take(),
+            false => None,
+        };
+        drop(process);
+        drop(before);
     }
 }

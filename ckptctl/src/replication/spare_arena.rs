@@ -108,7 +108,8 @@ impl SpareArena {
         Ok(pages)
     }
 
-    /// Its descriptor, and what the program has to know that goes on in it.
+    /// Its descriptor, and what the program has to know that goes on in it. From then on the arena is
+    /// not this process's.
     pub(super) fn hand_over(mut self) -> Result<(OwnedFd, Kept), Error> {
         let (Some(at), true) = (self.at, self.arena.fd().is_some()) else {
             return Err(Error::Invalid("the arena has no state yet".into()));

@@ -51,6 +51,7 @@ pub const TESTS: &[Test] = tests![
     charges_are_given_back_to_the_user_who_made_it,
     an_arena_is_kept_as_long_as_the_descriptor_is_open,
     every_descriptor_keeps_by_itself,
+    who_keeps_an_arena_that_he_made_is_not_its_program,
 ];
 
 const PAGES: u64 = 200;
@@ -376,5 +377,25 @@ fn every_descriptor_keeps_by_itself(_: &Options) -> Outcome {
         drop(keeper);
     }
     ensure_eq!(arena.info()?.flags, 0, "flags afterwards");
+    Ok(())
+}
+
+fn who_keeps_an_arena_that_he_made_is_not_its_program(_: &Options) -> Outcome {
+    let arena = Device::open()?.create("for another", PAGES)?;
+    ensure_eq!(
+        arena.info()?.pid,
+        std::process::id() as i32,
+        "the program before"
+    );
+    arena.keep()?;
+    ensure_eq!(arena.info()?.pid, 0, "the program of a kept arena");
+    // Another takes it over while this process is there.
+    in_child(|| Ok(arena.take_over()?))?;
+    arena.take_over()?;
+    ensure_eq!(
+        arena.info()?.pid,
+        std::process::id() as i32,
+        "the program behind a takeover"
+    );
     Ok(())
 }
