@@ -625,17 +625,15 @@ fn a_silent_peer_holds_up_neither_who_accepts_nor_who_connects() {
 #[test]
 fn a_peer_that_says_a_byte_now_and_then_has_no_longer() {
     let ours = issued(&Authority::new("ours"), &Wish::default());
-    let (accepted, written) = accept_from(&ours, SHORT, |mut stream| {
+    let (accepted, ()) = accept_from(&ours, SHORT, |mut stream| {
         // The header of a handshake that never comes to its end.
         stream.write_all(&[22, 3, 1, 0x3f, 0]).unwrap();
-        (0..).find(|_| {
+        while stream.write_all(&[1]).is_ok() {
             thread::sleep(SHORT / 20);
-            stream.write_all(&[1]).is_err()
-        })
+        }
     });
     let error = accepted.unwrap_err();
     assert!(matches!(error, LinkError::TimedOut { .. }), "{error}");
-    assert!(written > Some(1), "it had some time");
 }
 
 // Data.
