@@ -710,20 +710,20 @@ fn a_peer_that_does_not_read_keeps_nobody_from_reading() {
     receiving.set_timeout(Some(LONG));
     let closer = sending.closer();
     let bytes = noise(8 << 20);
-    let writes = AtomicUsize::new(0);
+    let total = AtomicUsize::new(0);
     thread::scope(|scope| {
         let writing = scope.spawn(|| {
             loop {
                 match sending.write(&bytes) {
-                    Ok(_) => writes.fetch_add(1, Ordering::Relaxed),
+                    Ok(written) => total.fetch_add(written, Ordering::Relaxed),
                     Err(error) => break error,
                 };
             }
         });
         // Until it is stuck.
         let mut seen = 0;
-        while seen == 0 || seen != writes.load(Ordering::Relaxed) {
-            seen = writes.load(Ordering::Relaxed);
+        while seen == 0 || seen != total.load(Ordering::Relaxed) {
+            seen = total.load(Ordering::Relaxed);
             thread::sleep(SHORT);
         }
         scope.spawn(|| others_sending.write_all(&bytes).unwrap());

@@ -121,11 +121,11 @@ fn part(connection: &mut Connection, socket: &Socket, limit: Limit) {
 }
 
 /// Reads and forgets what a peer still sends, until it ends the connection or the time is over.
-pub(super) fn linger(socket: &Socket, deadline: Instant) {
+pub(super) fn linger(mut socket: &Socket, deadline: Instant) {
     let _ = socket.shutdown(Shutdown::Write);
     let mut forgotten = [0; 4096];
     while Instant::now() < deadline {
-        match (&*socket).read(&mut forgotten) {
+        match socket.read(&mut forgotten) {
             Ok(0) => return,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
