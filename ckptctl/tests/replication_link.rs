@@ -923,5 +923,5 @@ fn pending(signal: nix::sys::signal::Signal) -> bool {
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("SigPnd:"));
     let set = u64::from_str_radix(line.unwrap().trim(), 16).unwrap();
-    set >> (signal as i32 - 1) & 1 == 1
+    (set >> (signal as i32 - 1)) & 1 == 1
 }
