@@ -11,14 +11,11 @@ use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
 
 use super::chain_arg;
-use super::keeper::Keeper;
 use super::keeper::KeeperArgs;
 use super::program::Program;
 use super::program::ProgramArgs;
 use super::restarts::RestartArgs;
-use super::restarts::Restarts;
 use super::supervisor;
-use super::supervisor::supervise;
 
 /// Check an epoch of a chain, then start a program that goes on from it
 ///
@@ -72,19 +69,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     check(&chain, epoch)?;
     chain_arg::warn(&chain);
     let program = Program::prepare(args.program, Some(args.chain.dir), Some(epoch))?;
-    match Restarts::new(&args.restart) {
-        None => {
-            args.keeper.refuse_without_restart()?;
-            Err(program.exec().into())
-        }
-        Some(restarts) => supervise(
-            program,
-            restarts,
-            Keeper::new(&args.keeper),
-            &supervisor::signals()?,
-                None,
-        ),
-    }
+    supervisor::run(program, &args.restart, &args.keeper)
 }
 
 /// Reads all that an epoch consists of.

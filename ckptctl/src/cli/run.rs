@@ -11,9 +11,7 @@ use super::primary::Primary;
 use super::primary::ReplicationArgs;
 use super::program::ProgramArgs;
 use super::restarts::RestartArgs;
-use super::restarts::Restarts;
 use super::supervisor;
-use super::supervisor::supervise;
 
 /// Start a program with a stable layout, and again from its last commit when it fails
 ///
@@ -87,19 +85,7 @@ Exit codes:
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let program = Program::prepare(args.program, args.store, None)?;
     if !args.replication.is_wanted() {
-        return match Restarts::new(&args.restart) {
-            None => {
-                args.keeper.refuse_without_restart()?;
-                Err(program.exec().into())
-            }
-            Some(restarts) => supervise(
-                program,
-                restarts,
-                Keeper::new(&args.keeper),
-                &supervisor::signals()?,
-                None,
-            ),
-        };
+        return supervisor::run(program, &args.restart, &args.keeper);
     }
     let signals = supervisor::signals()?;
     match Primary::begin(program, &args.replication, &signals)? {

@@ -17,11 +17,13 @@ use nix::unistd::Pid;
 use super::exit::Exit;
 use super::figures;
 use super::keeper::Keeper;
+use super::keeper::KeeperArgs;
 use super::output;
 use super::program::Program;
 use super::progress::Progress;
 use super::reign::Fence;
 use super::restarts::Failure;
+use super::restarts::RestartArgs;
 use super::restarts::Restarts;
 use super::restarts::Verdict;
 
@@ -39,6 +41,21 @@ const PASSING: [Signal; 3] = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH
 /// The signals that somebody who supervises waits for.
 pub fn signals() -> io::Result<Signals> {
     Signals::take(&[STOPPING.as_slice(), PASSING.as_slice()].concat())
+}
+
+/// Becomes the program, or looks after it when it may be started again.
+pub fn run(
+    program: Program,
+    restart: &RestartArgs,
+    keeper: &KeeperArgs,
+) -> anyhow::Result<ExitCode> {
+    match Restarts::new(restart) {
+        None => {
+            keeper.refuse_without_restart()?;
+            Err(program.exec().into())
+        }
+        Some(restarts) => supervise(program, restarts, Keeper::new(keeper), &signals()?, None),
+    }
 }
 
 /// Runs a program until it succeeds, is asked to stop or has failed too often; its exit code,
