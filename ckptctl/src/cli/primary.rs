@@ -28,6 +28,7 @@ use super::replicator::Plan;
 use super::replicator::Replicator;
 use super::restarts::RestartArgs;
 use super::restarts::Restarts;
+use super::settling::About;
 use super::settling::Settling;
 use super::spare_board::Board;
 use super::supervisor::supervise;
@@ -158,7 +159,11 @@ impl<'a> Primary<'a> {
         let board = Board::new(spares);
         let held = reign.as_ref().map(|reign| Arc::clone(reign.held()));
         let alone_after = args.spares.alone_after;
-        let settling = Settling::start(&board, &dir, &node, held, alone_after)?;
+        let about = About {
+            service: args.identity.service.clone(),
+            term,
+        };
+        let settling = Settling::start(&board, &dir, &node, about, held, alone_after)?;
         let replicator = match spares.is_empty() {
             true => None,
             false => {

@@ -16,8 +16,12 @@ use super::figures;
 use super::module;
 use super::output;
 use super::output::Column;
+use super::prometheus;
+use super::status_file;
+use super::status_file::Peer;
+use super::status_file::Status;
 
-/// List the live arenas: whose, how large, at which epoch, changed since
+/// List the live arenas and what is replicated: whose, at which epoch, how far behind
 ///
 /// Shows the arenas of the kernel module that this user could open: one's own, and to root those
 /// of everybody. Programs that run without the module have none.
@@ -26,30 +30,97 @@ use super::output::Column;
 /// the last commit, CHANGED is what was written since then. PID is the arena's program: the process
 /// that made it, or the one that goes on in it (`ckptctl run --warm`). It is a dash when that is gone
 /// or in another pid namespace.
+///
+/// Then the processes of this host that replicate: primaries, with a line for each spare, and spares.
+/// BEHIND is what a spare does not have yet, in commits, in bytes of the chain, and since when.
 #[derive(clap::Args)]
 pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Print the text form of Prometheus, for a textfile collector
+    #[arg(long, conflicts_with = "json")]
+    prometheus: bool,
 }
 
 /// Runs the verb.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let device = module::open("; programs that run without it have no arenas to list")?;
-    let arenas = device.list()?;
+    let replicating = status_file::all();
+    let arenas = match module::open("; programs that run without it have no arenas to list") {
+        Ok(device) => device.list()?,
+        // There is something to tell without it.
+        Err(_) if args.prometheus || !replicating.is_empty() => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
     let now_ns = clock::since_boot_ns()?;
+    if args.prometheus {
+        output::print(&prometheus::text(&arenas, &replicating))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if args.json {
         let arenas: Vec<Value> = arenas.iter().map(|arena| json(arena, now_ns)).collect();
-        output::print_json(&json!({ "arenas": arenas }))?;
-    } else if arenas.is_empty() {
+        output::print_json(&json!({ "arenas": arenas, "replication": replicating }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if arenas.is_empty() && replicating.is_empty() {
         eprintln!(
             "ckptctl: no live arenas that {} may see",
             users::user_name(users::effective_uid())
         );
-    } else {
+    }
+    if !arenas.is_empty() {
         output::print(&text(&arenas, now_ns))?;
     }
+    if !replicating.is_empty() {
+        let between = if arenas.is_empty() { "" } else { "\n" };
+        output::print(&format!("{between}{}", links(&replicating)))?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who replicates with whom, and how far that is.
+fn links(replicating: &[Status]) -> String {
+    let columns = [
+        Column::Words("SERVICE"),
+        Column::Words("ROLE"),
+        Column::Figures("PID"),
+        Column::Figures("TERM"),
+        Column::Figures("EPOCH"),
+        Column::Words("PEER"),
+        Column::Words("LINK"),
+        Column::Figures("BEHIND"),
+        Column::Figures("BYTES"),
+        Column::Figures("FOR"),
+    ];
+    let rows = replicating.iter().flat_map(|status| {
+        let alone = [Peer::default()];
+        let peers = match status.peers.as_slice() {
+            [] => &alone[..],
+            peers => peers,
+        };
+        let row = |peer: &Peer| {
+            let behind = peer.lag_epochs > 0;
+            let or_dash = |there: bool, text: String| if there { text } else { "-".to_owned() };
+            vec![
+                status.service.clone(),
+                status.role.clone(),
+                status.pid.to_string(),
+                status.term.to_string(),
+                status.epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string()),
+                match (peer.node.as_str(), peer.address.as_str()) {
+                    ("", "") => "-".to_owned(),
+                    ("", address) => address.to_owned(),
+                    (node, _) => node.to_owned(),
+                },
+                if peer.connected { "up" } else { "down" }.to_owned(),
+                or_dash(behind, figures::counted(peer.lag_epochs, "commit")),
+                or_dash(behind, figures::bytes(peer.lag_bytes)),
+                or_dash(behind, figures::duration((peer.lag_s * 1e9) as u64)),
+            ]
+        };
+        peers.iter().map(row).collect::<Vec<_>>()
+    });
+    output::table(&columns, rows)
 }
 
 fn text(arenas: &[ckpt_info], now_ns: u64) -> String {

@@ -19,6 +19,7 @@ use super::replication_args::IdentityArgs;
 use super::replication_args::SendArgs;
 use super::replicator::Plan;
 use super::replicator::Replicator;
+use super::settling::About;
 use super::settling::Settling;
 use super::spare_board::Board;
 
@@ -77,7 +78,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         false => Until::Stopped,
     };
     let board = Board::new(&args.to);
-    let _settling = Settling::start(&board, &args.dir, &plan.node, None, None)?;
+    let about = About {
+        service: plan.service.clone(),
+        term: plan.term,
+    };
+    let _settling = Settling::start(&board, &args.dir, &plan.node, about, None, None)?;
     let replicator = Replicator::start(&plan, &board, until)?;
     let mut left = args.to.len();
     while left > 0 {

@@ -11,14 +11,19 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use std::time::UNIX_EPOCH;
 
 use ckptctl::store::Chain;
+use ckptctl::store::StoreError;
 use ckptctl::sys::thread;
 
 use super::acknowledger::Acknowledger;
 use super::output;
 use super::spare_board::Board;
 use super::spare_board::SpareState;
+use super::status_file::Peer;
+use super::status_file::Status;
+use super::status_file::StatusFile;
 use super::term::Held;
 use super::term::TermError;
 
@@ -51,6 +56,15 @@ struct Settler {
     in_sync: BTreeSet<String>,
     told: Option<String>,
     chain: Option<Chain>,
+    about: About,
+    status: StatusFile,
+}
+
+/// What is told of it to whoever looks.
+#[derive(Clone)]
+pub struct About {
+    pub service: String,
+    pub term: u64,
 }
 
 impl Settling {
@@ -59,6 +73,7 @@ impl Settling {
         board: &Arc<Board>,
         dir: &Path,
         node: &str,
+        about: About,
         held: Option<Arc<Held>>,
         alone_after: Option<Duration>,
     ) -> anyhow::Result<Settling> {
@@ -77,6 +92,8 @@ impl Settling {
             in_sync: in_sync.unwrap_or_default(),
             told: None,
             chain: None,
+            about,
+            status: StatusFile::new(),
         };
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn("ckpt-settle", move || {
@@ -84,6 +101,7 @@ impl Settling {
             while !stopped.load(Ordering::Acquire) {
                 let spares = settler.board.wait(look);
                 look = settler.settle(&spares);
+                settler.publish(&spares);
             }
         })?;
         Ok(Settling {
@@ -195,23 +213,71 @@ impl Settler {
         }
     }
 
+    /// The chain, as far as it is now.
+    fn chain(&mut self) -> Result<&Chain, StoreError> {
+        let chain = match self.chain.take() {
+            Some(mut chain) => {
+                chain.follow()?;
+                chain
+            }
+            None => Chain::open(&self.dir)?,
+        };
+        Ok(self.chain.insert(chain))
+    }
+
     /// The newest epoch that is on this host's disk.
     fn own_durable(&mut self) -> u64 {
-        let newest = || {
-            let chain = match &mut self.chain {
-                Some(chain) => {
-                    chain.follow()?;
-                    chain
-                }
-                chain => chain.insert(Chain::open(&self.dir)?),
-            };
+        let settled = self.settled;
+        let newest = self.chain().and_then(|chain| {
             let newest = chain.commits().next_back().map_or(0, |info| info.epoch);
-            if newest > self.settled {
+            if newest > settled {
                 chain.sync_end()?;
             }
-            Ok::<_, ckptctl::store::StoreError>(newest)
-        };
-        let mut newest = newest;
-        newest().unwrap_or(0)
+            Ok(newest)
+        });
+        newest.unwrap_or(0)
     }
+
+    /// Tells how it goes.
+    fn publish(&mut self, spares: &BTreeMap<String, SpareState>) {
+        let mut status = std::mem::replace(&mut self.status, StatusFile::none());
+        status.publish(|| {
+            let (about, node, dir) = (self.about.clone(), self.node.clone(), self.dir.clone());
+            let chain = self.chain().ok();
+            let peers = spares.iter().map(|(to, spare)| peer(to, spare, chain));
+            Status {
+                pid: std::process::id(),
+                role: "primary".into(),
+                service: about.service,
+                node,
+                term: about.term,
+                dir,
+                epoch: chain.and_then(|chain| Some(chain.commits().next_back()?.epoch)),
+                peers: peers.collect(),
+            }
+        });
+        self.status = status;
+    }
+}
+
+/// How far a spare is behind a chain.
+fn peer(to: &str, spare: &SpareState, chain: Option<&Chain>) -> Peer {
+    let mut peer = Peer {
+        node: spare.node.clone(),
+        address: to.to_owned(),
+        connected: spare.connected,
+        durable: spare.progress.durable,
+        applied: spare.progress.applied,
+        bytes: spare.sent_bytes,
+        lost: spare.lost.clone(),
+        ..Peer::default()
+    };
+    let commits = chain.into_iter().flat_map(Chain::commits).rev();
+    for info in commits.take_while(|info| info.epoch > spare.progress.durable) {
+        peer.lag_epochs += 1;
+        peer.lag_bytes += info.stored_bytes;
+        let made = UNIX_EPOCH + Duration::from_nanos(info.time_ns);
+        peer.lag_s = made.elapsed().unwrap_or_default().as_secs_f64();
+    }
+    peer
 }

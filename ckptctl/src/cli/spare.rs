@@ -24,6 +24,7 @@ use ckptctl::replication::TakenOver;
 use ckptctl::replication::Why;
 use ckptctl::saving::Compacting;
 use ckptctl::store;
+use ckptctl::store::CommitId;
 use ckptctl::sys::consumers::wait_readable;
 use ckptctl::sys::device::Device;
 use ckptctl::sys::event::Event;
@@ -45,6 +46,9 @@ use super::restarts::RestartArgs;
 use super::candidacy::Candidacy;
 use super::spare_socket::Question;
 use super::spare_socket::SpareSocket;
+use super::status_file::Peer;
+use super::status_file::Status;
+use super::status_file::StatusFile;
 use super::supervisor;
 
 /// Wait with the state of a program on another host, and go on with it when told to
@@ -95,6 +99,9 @@ Exit codes:
 
 /// How long a link may take to be made.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// How often it tells how it is doing.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Links that are being made or served at the same time.
 const LINKS_MAX: usize = 16;
@@ -150,6 +157,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         socket,
         signals: &signals,
         candidacy: candidacy.as_ref(),
+        about: About {
+            service: args.replication.identity.service.clone(),
+            node: node.clone(),
+            dir: args.store.clone(),
+        },
     };
     let (decided, taken) = match waiting.run()? {
         End::Stopped => return Ok(ExitCode::SUCCESS),
@@ -211,6 +223,40 @@ struct Waiting<'a> {
     socket: SpareSocket,
     signals: &'a Signals,
     candidacy: Option<&'a Candidacy>,
+    about: About,
+}
+
+/// What it tells of itself to whoever looks.
+struct About {
+    service: String,
+    node: String,
+    dir: PathBuf,
+}
+
+fn told(about: &About, status: &SpareStatus) -> Status {
+    let epoch = |id: Option<CommitId>| id.map(|id| id.epoch);
+    let durable = epoch(status.durable).unwrap_or(0);
+    let peers = status.primary.iter().map(|primary| Peer {
+        node: primary.node.clone(),
+        address: primary.address.clone(),
+        connected: true,
+        durable,
+        applied: epoch(status.applied).unwrap_or(0),
+        // How many commits lie between is for the primary to tell.
+        lag_epochs: u64::from(primary.newest > durable),
+        bytes: status.received_bytes,
+        ..Peer::default()
+    });
+    Status {
+        pid: std::process::id(),
+        role: "spare".into(),
+        service: about.service.clone(),
+        node: about.node.clone(),
+        term: status.term,
+        dir: about.dir.clone(),
+        epoch: epoch(status.durable),
+        peers: peers.collect(),
+    }
 }
 
 impl Waiting<'_> {
@@ -223,10 +269,12 @@ impl Waiting<'_> {
             socket,
             signals,
             candidacy,
+            about,
         } = self;
         listener.set_nonblocking(true)?;
         let begun = Instant::now();
         let mut heard: Option<Instant> = None;
+        let mut file = StatusFile::new();
         let handed_over = Arc::new(Event::new()?);
         let spare = Arc::new(spare);
         let security = Arc::new(security);
@@ -239,8 +287,9 @@ impl Waiting<'_> {
                 handed_over.as_fd(),
                 candidacy.map_or(handed_over.as_fd(), Candidacy::won),
             ];
-            let [signalled, _, _, over, won] = wait_readable(fds, Duration::from_secs(3600))?;
+            let [signalled, _, _, over, won] = wait_readable(fds, LOOK)?;
             let status = spare.status();
+            file.publish(|| told(&about, &status));
             heard = status.primary.as_ref().map(|primary| primary.heard).or(heard);
             if signalled {
                 match signals.next(Some(Duration::ZERO))? {
