@@ -17,6 +17,7 @@ use super::format::SegmentHeader;
 use super::format::VERSION;
 use crate::sys::file;
 use crate::sys::file::File;
+use crate::sys::lease_page;
 
 const PREFIX: &str = "segment-";
 const BASE_PREFIX: &str = "base-";
@@ -28,6 +29,8 @@ const DIGITS: usize = 10;
 pub const TERM_NAME: &str = "TERM";
 /// Name of that file while it is made.
 pub const TERM_UNFINISHED: &str = "TERM.tmp";
+/// Name of the page by which a program knows that its host is the primary, while it is made.
+const LEASE_UNFINISHED: &str = "LEASE.new";
 /// Name of the socket at which a spare is told to take over.
 pub const SPARE_NAME: &str = "SPARE";
 
@@ -71,6 +74,8 @@ impl Name {
             TERM_NAME,
             TERM_UNFINISHED,
             SPARE_NAME,
+            lease_page::FILE_NAME,
+            LEASE_UNFINISHED,
         ];
         if beside.contains(&name) {
             return Name::Beside;
@@ -213,6 +218,13 @@ mod tests {
     fn names_sort_like_numbers() {
         assert!(name(9) < name(10) && name(10) < name(9_999_999_999));
         assert_eq!(Name::parse(OsStr::new(&name(12))), Name::Segment(12));
+    }
+
+    #[test]
+    fn what_replication_puts_beside_a_chain_is_no_stranger() {
+        for beside in ["TERM", "TERM.tmp", "SPARE", "LEASE", "LEASE.new"] {
+            assert_eq!(Name::parse(OsStr::new(beside)), Name::Beside, "{beside}");
+        }
     }
 
     #[test]
