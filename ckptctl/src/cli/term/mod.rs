@@ -5,7 +5,7 @@
 //! the last term, whose it is, and which nodes have everything that was ever acknowledged as replicated;
 //! `/ckpt/SERVICE/lease` is there while the primary holds its lease. [`Store::found`] makes the first term of
 //! a service, [`campaign`] waits for the next one, and [`Held`] is a term that this process has.
-//! docs/replication-terms.md argues why there are never two.
+//! docs/replication.md, section 10, argues why there are never two.
 //!
 //! # Safety of terms
 //!
