@@ -80,8 +80,8 @@ impl Handle {
             });
         }
         // While it can still be found: hooks of commits on their way use it. What cannot be
-        // saved is told below.
-        let _ = context.wait(0, None);
+        // saved is told below. Waiting for an epoch could mean for spares, which may never come.
+        let _ = context.clone().close();
         drop(context);
         // If another thread was faster, it is not open any more.
         let context = OPEN.remove(self.0).ok_or_else(|| self.not_open())?;
