@@ -54,6 +54,15 @@
  *   the lack of what the background needs (a module that can make snapshots, memory within
  *   RLIMIT_MEMLOCK for what is on its way, a thread): the library says so once on stderr.
  *
+ * SAFE
+ *   An epoch is safe when it is durable; with CKPT_WAIT_FOR=replicated in the environment, which
+ *   `ckptctl run --replicate-to … --wait-for replicated` sets, or ckpt_options.wait_for, when it is
+ *   on the disks of all spares as well: other hosts that can go on with the program when this one is
+ *   gone. What waits until an epoch is durable, by ckpt_wait() or as an output, waits until
+ *   it is safe. While a spare is away that takes as long as it is away; commits are made all the
+ *   same. Hooks CKPT_AFTER_COMMIT, ckpt_durable() and ckpt_commit_sync() are about this host's disk
+ *   alone.
+ *
  * COMPACTION
  *   A chain grows with every commit. Whenever a segment of it is full (256 MiB), a thread of the library's
  *   looks whether the full ones have more than 4 times the bytes that the newest epoch needs, and if
@@ -137,10 +146,11 @@ typedef struct ckpt ckpt_t;
 #define CKPT_BEFORE_COMMIT 1 /* before the epoch is closed; non-zero refuses the commit */
 #define CKPT_AFTER_COMMIT 2  /* the epoch is durable */
 #define CKPT_AFTER_RESTORE 3 /* in ckpt_open() and ckpt_rollback(), the state is back */
+#define CKPT_AFTER_TAKEOVER 4 /* in ckpt_open(), behind it, when a spare goes on with the state */
 
 /*
  * A hook. epoch: the one that will be committed (or the one behind it, when the first try runs
- * out of memory), the one that is durable, or the one that was restored. Returns 0,
+ * out of memory), the one that is durable, or the one that was restored or taken over with. Returns 0,
  * or an error number, positive or negative, that makes the call it runs in fail with -ECANCELED;
  * the result of CKPT_AFTER_COMMIT is ignored, and a rollback has happened all the same. It must return: no longjmp(), no C++ exception.
  *
@@ -149,6 +159,11 @@ typedef struct ckpt ckpt_t;
  * to know of it is noted by CKPT_BEFORE_COMMIT, outside of the arena. Epochs come in ascending
  * order, one at a time; those that could not be saved are left out, the next one has what they
  * had. ckpt_wait() and ckpt_close() return behind the hooks.
+ *
+ * CKPT_AFTER_TAKEOVER runs once, in the first start on a host that was a spare and takes over:
+ * there the program may want to take an address, or tell others where it is now. A later start on
+ * that host is a restart like any other. It is over when ckpt_open() returns, so it is given as
+ * ckpt_options.after_takeover and refused by ckpt_hook().
  */
 typedef int ckpt_hook_fn(ckpt_t *ctx, uint64_t epoch, void *user);
 
@@ -168,9 +183,12 @@ struct ckpt_options {
 	void *after_restore_user;
 	const char *compress;   /* "lz4", "zstd", "zstd:1" to "zstd:19", "none": $CKPT_COMPRESS, or lz4 */
 	const char *compact;    /* "off", or "2" to "1000", see COMPACTION: $CKPT_COMPACT, or 4 */
+	ckpt_hook_fn *after_takeover; /* run behind after_restore if a spare took over */
+	void *after_takeover_user;
+	const char *wait_for;   /* "durable", "replicated", see SAFE: $CKPT_WAIT_FOR, or durable */
 };
 
-#define CKPT_OPTIONS_INIT { sizeof(struct ckpt_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define CKPT_OPTIONS_INIT { sizeof(struct ckpt_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /*
  * Opens a chain and makes an arena. If the chain has commits, one of them is restored. options
@@ -186,7 +204,8 @@ struct ckpt_options {
  *   -EADDRINUSE  the arena's addresses are taken; start under `ckptctl run`
  *   -ENOMEM      no memory, or RLIMIT_MEMLOCK is too low
  *   -ENODEV      CKPT_TRACKER=module and there is no /dev/ckpt
- *   -ECANCELED   the hook after_restore refused; the chain has the restore, and is closed
+ *   -ECANCELED   the hook after_restore or after_takeover refused; the chain has the restore, and
+ *                is closed
  *   -EACCES      no permission for the folder or the device
  *   -EIO, -ENOSPC and what else the file system says
  */
@@ -334,11 +353,12 @@ int ckpt_commit(ckpt_t *ctx, struct ckpt_commit_info *info);
 int ckpt_commit_sync(ckpt_t *ctx, struct ckpt_commit_info *info);
 
 /*
- * Waits until an epoch is durable: one that ckpt_commit() told, or 0 for that of the last commit.
+ * Waits until an epoch is durable: one that ckpt_commit() told, or 0 for that of the last commit;
+ * with wait_for "replicated" until it is on all spares as well, see SAFE.
  * Waits for timeout_ms milliseconds at most; 0 only looks, a negative number waits as long as it
  * takes. An epoch that was given up counts as durable as soon as a later one is.
  *
- *   0           it is durable, and hooks CKPT_AFTER_COMMIT have run; also if nothing was committed
+ *   0           it is safe, and hooks CKPT_AFTER_COMMIT have run; also if nothing was committed
  *   -ETIMEDOUT  it is not yet
  *   -ENOSPC, -EIO and what else the file system says: it could not be saved. The next commit
  *               tries again, see DURABLE above
@@ -435,8 +455,9 @@ int ckpt_alive(ckpt_t *ctx);
  *
  * ORDER
  *   Outputs come back in the order in which they were given, each when what it depends on, and what
- *   those before it depend on, is durable and hooks CKPT_AFTER_COMMIT have run: when ckpt_wait()
+ *   those before it depend on, is safe and hooks CKPT_AFTER_COMMIT have run: when ckpt_wait()
  *   would return 0. A commit that fails loses none: they are safe with the next one that does not.
+ *   A spare that is away loses none: with wait_for "replicated" they come when it is back.
  *
  * THREADS
  *   Any function may be called from any thread, and from hooks; only a ckpt_output_next() that
@@ -455,10 +476,11 @@ typedef struct ckpt_outputs ckpt_outputs_t;
 int ckpt_output_open(ckpt_t *ctx, size_t limit, ckpt_outputs_t **outputs);
 
 /*
- * Holds an output until an epoch is durable: one that ckpt_commit() told, or 0 for the next one.
+ * Holds an output until an epoch is durable, with wait_for "replicated" until it is on all spares as
+ * well: one that ckpt_commit() told, or 0 for the next one.
  *
  * With 0 it depends on all that the calling thread has written so far, committed or not. It is
- * safe with the first commit that begins after this call and becomes durable. One that another
+ * safe with the first commit that begins after this call and becomes safe. One that another
  * thread is making at this moment may be too early to have what was written, and does not count.
  *
  *   -EAGAIN     there are as many as the limit allows. It does not wait for room, as who holds
@@ -538,6 +560,19 @@ uint64_t ckpt_epoch(ckpt_t *ctx);
 uint64_t ckpt_durable(ckpt_t *ctx);
 
 /*
+ * The last epoch that is safe, for which ckpt_wait() would not wait, 0 before any: the last durable
+ * one, with wait_for "replicated" the last durable one that is on all spares as well.
+ */
+uint64_t ckpt_safe(ckpt_t *ctx);
+
+/*
+ * The term in which this program took over from one on another host, 0 if it was not started for
+ * that. Terms grow with every change of the host that runs the program: a receiver of outputs that
+ * is told them can refuse those of a host that does not any more.
+ */
+uint64_t ckpt_takeover_term(ckpt_t *ctx);
+
+/*
  * 1 while somebody outside asks for a commit (`ckptctl commit`, `ckptctl pull`), else 0. A program
  * that looks here at its safe points, and commits when it is asked, answers him.
  */
@@ -558,7 +593,8 @@ int ckpt_generation(ckpt_t *ctx, uint8_t generation[16]);
 
 /*
  * Registers a hook, for the commits that begin from now on. Hooks of one kind run in the order in
- * which they were registered, those after a commit in reverse. -EINVAL for an unknown kind.
+ * which they were registered, those after a commit in reverse. -EINVAL for an unknown kind, and for
+ * CKPT_AFTER_TAKEOVER.
  */
 int ckpt_hook(ckpt_t *ctx, int when, ckpt_hook_fn *hook, void *user);
 

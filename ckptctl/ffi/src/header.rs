@@ -20,6 +20,7 @@ pub const CKPT_IN_FLIGHT_MAX: u32 = 4;
 pub const CKPT_BEFORE_COMMIT: u32 = 1;
 pub const CKPT_AFTER_COMMIT: u32 = 2;
 pub const CKPT_AFTER_RESTORE: u32 = 3;
+pub const CKPT_AFTER_TAKEOVER: u32 = 4;
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct ckpt {
@@ -48,10 +49,13 @@ pub struct ckpt_options {
     pub after_restore_user: *mut ::core::ffi::c_void,
     pub compress: *const ::core::ffi::c_char,
     pub compact: *const ::core::ffi::c_char,
+    pub after_takeover: ckpt_hook_fn,
+    pub after_takeover_user: *mut ::core::ffi::c_void,
+    pub wait_for: *const ::core::ffi::c_char,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ckpt_options"][::core::mem::size_of::<ckpt_options>() - 88usize];
+    ["Size of ckpt_options"][::core::mem::size_of::<ckpt_options>() - 112usize];
     ["Alignment of ckpt_options"][::core::mem::align_of::<ckpt_options>() - 8usize];
     ["Offset of field: ckpt_options::size"][::core::mem::offset_of!(ckpt_options, size) - 0usize];
     ["Offset of field: ckpt_options::dir"][::core::mem::offset_of!(ckpt_options, dir) - 8usize];
@@ -73,6 +77,12 @@ const _: () = {
         [::core::mem::offset_of!(ckpt_options, compress) - 72usize];
     ["Offset of field: ckpt_options::compact"]
         [::core::mem::offset_of!(ckpt_options, compact) - 80usize];
+    ["Offset of field: ckpt_options::after_takeover"]
+        [::core::mem::offset_of!(ckpt_options, after_takeover) - 88usize];
+    ["Offset of field: ckpt_options::after_takeover_user"]
+        [::core::mem::offset_of!(ckpt_options, after_takeover_user) - 96usize];
+    ["Offset of field: ckpt_options::wait_for"]
+        [::core::mem::offset_of!(ckpt_options, wait_for) - 104usize];
 };
 unsafe extern "C" {
     pub fn ckpt_open(options: *const ckpt_options, ctx: *mut *mut ckpt_t) -> ::core::ffi::c_int;
@@ -306,6 +316,12 @@ unsafe extern "C" {
 }
 unsafe extern "C" {
     pub fn ckpt_durable(ctx: *mut ckpt_t) -> u64;
+}
+unsafe extern "C" {
+    pub fn ckpt_safe(ctx: *mut ckpt_t) -> u64;
+}
+unsafe extern "C" {
+    pub fn ckpt_takeover_term(ctx: *mut ckpt_t) -> u64;
 }
 unsafe extern "C" {
     pub fn ckpt_pending(ctx: *mut ckpt_t) -> ::core::ffi::c_int;

@@ -13,6 +13,7 @@ use crate::error::Failure;
 use crate::handle::Handle;
 use crate::header::CKPT_AFTER_COMMIT;
 use crate::header::CKPT_AFTER_RESTORE;
+use crate::header::CKPT_AFTER_TAKEOVER;
 use crate::header::CKPT_BEFORE_COMMIT;
 use crate::header::ckpt_hook_fn;
 use crate::header::ckpt_t;
@@ -63,6 +64,11 @@ pub extern "C" fn ckpt_hook(
             Ok(CKPT_BEFORE_COMMIT) => When::BeforeCommit,
             Ok(CKPT_AFTER_COMMIT) => When::AfterCommit,
             Ok(CKPT_AFTER_RESTORE) => When::AfterRestore,
+            Ok(CKPT_AFTER_TAKEOVER) => {
+                return Err(Failure::invalid(
+                    "a takeover is over when the context is open: give the hook as ckpt_options.after_takeover, or ask ckpt_takeover_term()",
+                ));
+            }
             _ => {
                 return Err(Failure::invalid(format!(
                     "{when} is not when a hook can run: use CKPT_BEFORE_COMMIT, CKPT_AFTER_COMMIT or CKPT_AFTER_RESTORE"

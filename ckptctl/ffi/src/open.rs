@@ -10,6 +10,7 @@ use ckptctl::Context;
 use ckptctl::Options;
 use ckptctl::Restore;
 use ckptctl::Saving;
+use ckptctl::WaitFor;
 use ckptctl::When;
 use ckptctl::store::Compression;
 
@@ -132,11 +133,33 @@ unsafe fn read(options: *const ckpt_options, handle: Handle) -> Result<Options, 
         })?;
         options = options.compacting(compacting);
     }
-    if let Some(hook) = CHook::new(given.after_restore, given.after_restore_user, handle) {
-        options = options.hook(When::AfterRestore, move |context, epoch| {
-            handle.open(context.clone());
-            hook.run(context, epoch)
-        });
+    // SAFETY: As this function's contract.
+    if let Some(wait_for) = unsafe { argument::bytes(given.wait_for) } {
+        let wait_for = String::from_utf8_lossy(wait_for);
+        let wait_for: WaitFor = wait_for.parse().map_err(|expected| {
+            Failure::invalid(format!("{wait_for:?} cannot be waited for: {expected}"))
+        })?;
+        options = options.wait_for(wait_for);
+    }
+    let hooks = [
+        (
+            When::AfterRestore,
+            given.after_restore,
+            given.after_restore_user,
+        ),
+        (
+            When::AfterTakeover,
+            given.after_takeover,
+            given.after_takeover_user,
+        ),
+    ];
+    for (when, function, user) in hooks {
+        if let Some(hook) = CHook::new(function, user, handle) {
+            options = options.hook(when, move |context, epoch| {
+                handle.open(context.clone());
+                hook.run(context, epoch)
+            });
+        }
     }
     Ok(options)
 }

@@ -68,6 +68,8 @@ functions! {
     ckpt_restored_epoch in state(_);
     ckpt_epoch in state(_);
     ckpt_durable in state(_);
+    ckpt_safe in state(_);
+    ckpt_takeover_term in state(_);
     ckpt_pending in state(_);
     ckpt_pending_word in state(_);
     ckpt_generation in state(_, _);

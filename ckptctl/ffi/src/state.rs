@@ -47,6 +47,22 @@ pub extern "C" fn ckpt_durable(ctx: *mut ckpt_t) -> u64 {
 }
 
 #[unsafe(no_mangle)]
+pub extern "C" fn ckpt_safe(ctx: *mut ckpt_t) -> u64 {
+    value(0, || {
+        let context = Handle::from_pointer(ctx).context()?;
+        Ok(context.safe()?.unwrap_or(0))
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ckpt_takeover_term(ctx: *mut ckpt_t) -> u64 {
+    value(0, || {
+        let context = Handle::from_pointer(ctx).context()?;
+        Ok(context.takeover_term().unwrap_or(0))
+    })
+}
+
+#[unsafe(no_mangle)]
 pub extern "C" fn ckpt_pending(ctx: *mut ckpt_t) -> c_int {
     value(0, || {
         let context = Handle::from_pointer(ctx).context()?;

@@ -9,6 +9,7 @@ mod refusals;
 mod rollback;
 mod safe_points;
 mod saving;
+mod spares;
 mod state;
 
 use std::ffi::CStr;
@@ -32,6 +33,7 @@ use crate::commit::*;
 use crate::error::*;
 use crate::header::CKPT_AFTER_COMMIT;
 use crate::header::CKPT_AFTER_RESTORE;
+use crate::header::CKPT_AFTER_TAKEOVER;
 use crate::header::CKPT_BEFORE_COMMIT;
 use crate::header::CKPT_FRESH;
 use crate::header::CKPT_IN_FLIGHT_MAX;
@@ -69,6 +71,9 @@ fn defaults() -> ckpt_options {
         after_restore_user: null_mut(),
         compress: null(),
         compact: null(),
+        after_takeover: None,
+        after_takeover_user: null_mut(),
+        wait_for: null(),
     }
 }
 
@@ -156,6 +161,11 @@ fn stats(ctx: *mut ckpt_t) -> ckpt_commit_stats {
 /// True in a process that runs this test and nothing else, which is made for it: a child of a
 /// process with threads could find the locks of the C library and of Rust's taken.
 fn alone(test: &str) -> bool {
+    alone_with(test, &[])
+}
+
+/// As [`alone`], with variables in its environment.
+fn alone_with(test: &str, variables: &[(&str, &str)]) -> bool {
     const ALONE: &str = "CKPT_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {
         return true;
@@ -164,6 +174,7 @@ fn alone(test: &str) -> bool {
     let output = Command::new(this)
         .args([test, "--exact", "--test-threads=1", "--nocapture"])
         .env(ALONE, "1")
+        .envs(variables.iter().copied())
         .output()
         .unwrap();
     let told = String::from_utf8_lossy(&output.stdout);

@@ -24,7 +24,7 @@ pub fn refusals(
     let mut stats = stats_to_fill();
     let mut output = null_mut();
     // SAFETY: Whatever the context is, the other arguments are as the header says.
-    let calls: [(&'static str, &mut dyn FnMut() -> bool); 34] = unsafe {
+    let calls: [(&'static str, &mut dyn FnMut() -> bool); 36] = unsafe {
         [
             ("ckpt_close", &mut || ckpt_close(ctx) == -errno),
             ("ckpt_region", &mut || {
@@ -85,6 +85,8 @@ pub fn refusals(
             ("ckpt_restored_epoch", &mut || ckpt_restored_epoch(ctx) == 0),
             ("ckpt_epoch", &mut || ckpt_epoch(ctx) == 0),
             ("ckpt_durable", &mut || ckpt_durable(ctx) == 0),
+            ("ckpt_safe", &mut || ckpt_safe(ctx) == 0),
+            ("ckpt_takeover_term", &mut || ckpt_takeover_term(ctx) == 0),
             ("ckpt_pending", &mut || ckpt_pending(ctx) == 0),
             ("ckpt_pending_word", &mut || {
                 ckpt_pending_word(ctx).is_null()
