@@ -4,12 +4,13 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 export PREFIX DESTDIR KDIR
 
-.PHONY: help demo test test-debug soak check build kmod vm bench bindings install clean
+.PHONY: help demo demo-spare test test-debug soak check build kmod vm bench bindings install clean
 
 help:
 	@echo 'ckpt: memory that remembers what changed'
 	@echo
 	@echo '  make demo       a real program is killed five times in a test VM and loses nothing'
+	@echo '  make demo-spare a host dies and its spare goes on: on this machine, without the module'
 	@echo '  make test       every claim, on the host and in the test VM'
 	@echo '  make test-debug the guest tests on a kernel that checks itself: memory, locks, leaks'
 	@echo '  make soak       random operations, calls and kills in millions; hours'
@@ -25,6 +26,8 @@ help:
 
 demo:
 	@scripts/demo.sh
+demo-spare:
+	@scripts/demo-spare.sh
 test:
 	@tests/all.sh
 test-debug:
