@@ -12,7 +12,7 @@ top=$(dirname "$here")
 
 bin=${CKPT_BIN:-}
 if [[ -z $bin ]]; then
-	bin=$top/target/release
+	bin=${CARGO_TARGET_DIR:-$top/target}/release
 	step "building" "$top/target/test-logs/demo-spare-build.log" \
 		cargo build --manifest-path "$top/Cargo.toml" --release --locked -p ckptctl --bins --example kv
 fi
@@ -128,10 +128,13 @@ info=$(ask "$west" INFO)
 server=$(awk '{ print $3 }' <<<"$info")
 tell "a client has written $(wc -l <"$work/confirmed") keys, one after the other, and goes on writing"
 
-kill -KILL "$primary" "$server"
 died=$(date +%s%N)
+# The shell tells of its dead children when it is not asked for them at once.
+{
+	kill -KILL "$primary" "$server"
+	wait "$primary" || true
+} 2>/dev/null
 tell "west is dead: its supervisor and its server were killed (kill -9) in the middle of a write"
-wait "$primary" 2>/dev/null || true
 wait "${clients[@]}" 2>/dev/null || true
 confirmed=$(wc -l <"$work/confirmed")
 more "the client has $confirmed confirmations, and no answer to key$((confirmed + 1))"
