@@ -89,7 +89,9 @@ fn every_option_of_a_verb_is_in_its_page() {
     let pages = pages();
     for verb in verbs() {
         let help = String::from_utf8(ckptctl(&[&verb, "--help"]).stdout).unwrap();
-        let words = help
+        // An example's program has options of its own.
+        let (options, _) = help.split_once("\nExamples:").unwrap_or((&help, ""));
+        let words = options
             .lines()
             .filter(|line| line.trim_start().starts_with('-'));
         let words = words.flat_map(|line| line.split([' ', ',', '[', '=']));
