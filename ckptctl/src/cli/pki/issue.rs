@@ -36,8 +36,8 @@ use super::staging::Staging;
 /// who connects to it by another is told that the certificate is not for that.
 ///
 /// With --replace a new certificate and a new key take the place of those that are in the directory;
-/// services and addresses that are not given are those of the old certificate. Running links go on with
-/// what they have; each new one uses what is there then.
+/// services and addresses that are not given are those of the old certificate. Processes that run go
+/// on with what they have; those that are started afterwards use what is there then.
 #[derive(clap::Args)]
 pub struct Args {
     /// The authority's directory
