@@ -42,8 +42,8 @@ use super::supervisor;
 ///
 /// With --replicate-to every commit is sent to spares as well, while the program runs; a spare that
 /// is away gets what it missed when it comes back, and a program does not wait for it unless
-/// --wait-for replicated says so. What it says depends on a commit then is held until all
-/// spares have that.
+/// --wait-for replicated says so: then what it says is held until all spares have the commit that it
+/// depends on. With --etcd one of the spares takes over by itself when this host is gone.
 ///
 /// SIGHUP, SIGINT, SIGQUIT and SIGTERM are handed on to the program, which is then not started
 /// again however it ends, not even later: to have a daemon read its configuration again, send its
