@@ -52,6 +52,8 @@ for purpose in "$@"; do
 		tool python3 python3
 		# Tests start their own, in directories and on ports of their own; that of the package is not used.
 		tool etcd etcd-server
+		tool ip iproute2
+		tool tc iproute2
 		tool mandoc mandoc
 		tool zsh zsh
 		tool fish fish

@@ -14,4 +14,5 @@ top=$(dirname "$here")
 # For the run on it.
 "$top/scripts/debug-kernel.sh" >/dev/null
 CKPT_VM_KERNEL=debug "$top/scripts/kmod.sh"
+(($# > 0)) || "$here/failover.sh" "${CKPT_TEST_SCHEDULES:-1000}" || die "a service of two hosts lost something"
 CKPT_GUEST_RUNS=$here/guest.soak-runs "$here/guest.sh" "$@"

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What was promised of each key.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 
-/// Keys of each writer.
-const KEYS: usize = 40;
+/// Keys that a writer changes at any time.
+const IN_USE: usize = 40;
+/// Keys of each writer, with those that come in place of others.
+const KEYS: usize = 400;
 /// So many broken promises are told.
 const TOLD: u64 = 10;
 
@@ -19,6 +22,8 @@ pub struct Key {
     sent: AtomicU64,
     /// The last change of which a client knows: it was acknowledged, or somebody has read it.
     promised: AtomicU64,
+    /// It is not changed any more, only read.
+    retired: AtomicBool,
 }
 
 /// All keys.
@@ -50,9 +55,17 @@ impl Keys {
         self.keys.len()
     }
 
-    /// One of a writer's keys.
+    /// One of the keys that a writer changes.
     pub fn of(&self, writer: usize, number: u64) -> usize {
-        writer * KEYS + number as usize % KEYS
+        let own = writer * KEYS..(writer + 1) * KEYS;
+        let mut in_use = own.filter(|&key| !self.keys[key].retired.load(SeqCst));
+        let number = number as usize % IN_USE;
+        in_use.nth(number).expect("more keys than are ever retired")
+    }
+
+    /// A change of this key is on its way and may arrive at any time, so there are no more.
+    pub fn retire(&self, key: usize) {
+        self.keys[key].retired.store(true, SeqCst);
     }
 
     /// The next change of a key, which is about to be sent.

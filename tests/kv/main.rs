@@ -12,6 +12,7 @@
 //! older one after that. See [`keys::Key`].
 
 mod keys;
+mod random;
 mod traffic;
 
 use std::io;
@@ -27,6 +28,7 @@ use keys::Keys;
 use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+use random::Random;
 use traffic::Connection;
 use traffic::Traffic;
 
@@ -34,26 +36,6 @@ use traffic::Traffic;
 const PATIENCE: Duration = Duration::from_secs(60);
 const WRITERS: usize = 4;
 const READERS: usize = 2;
-
-/// Numbers that are as good as random, and the same for the same seed.
-pub struct Random(u64);
-
-impl Random {
-    /// The numbers of this seed for one of several users.
-    pub fn new(seed: u64, user: u64) -> Random {
-        let mut random = Random(seed ^ user.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
-        random.below(2);
-        random
-    }
-
-    /// A number below `end`.
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % end
-    }
-}
 
 /// The server and who looks after it.
 struct Server {
@@ -84,7 +66,7 @@ impl Server {
             if let Some(status) = self.supervisor.try_wait()? {
                 return Err(io::Error::other(format!("the supervisor ended: {status}")));
             }
-            let told = Connection::open(&self.address).and_then(|mut server| {
+            let told = Connection::open(&self.address, PATIENCE).and_then(|mut server| {
                 server.send(b"INFO\n")?;
                 server.line()
             });
@@ -136,7 +118,7 @@ fn torment(server: &mut Server, kills: u64, random: &mut Random, keys: &Keys) ->
 fn read_all(server: &mut Server, keys: &Keys) -> io::Result<()> {
     for _ in 0..2 {
         let process = server.process()?;
-        let mut connection = Connection::open(&server.address)?;
+        let mut connection = Connection::open(&server.address, PATIENCE)?;
         for key in 0..keys.len() {
             connection.get(keys, key)?;
         }
@@ -151,7 +133,8 @@ fn try_it(kills: u64, seed: u64, flag: Option<&str>) -> io::Result<bool> {
     let mut random = Random::new(seed, 0);
     let mut server = Server::start(flag)?;
     server.process()?;
-    let traffic = Traffic::new(&server.address, &keys, seed);
+    let addresses = [server.address.clone()];
+    let traffic = Traffic::new(&addresses, PATIENCE, &keys, seed);
     thread::scope(|scope| {
         let clients: Vec<_> = (0..WRITERS)
             .map(|writer| {

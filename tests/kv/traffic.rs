@@ -12,10 +12,9 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use crate::PATIENCE;
-use crate::Random;
 use crate::keys::Keys;
 use crate::keys::removes;
+use crate::random::Random;
 
 /// Requests that are sent before the first answer is read, at most.
 const AT_ONCE: u64 = 8;
@@ -26,10 +25,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects.
-    pub fn open(address: &str) -> io::Result<Connection> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+    /// Connects to a server that has so long for that, and for each answer.
+    pub fn open(address: &str, patience: Duration) -> io::Result<Connection> {
+        let address = address.parse().map_err(io::Error::other)?;
+        let stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_read_timeout(Some(patience))?;
         stream.set_nodelay(true)?;
         Ok(Connection {
             stream: BufReader::new(stream),
@@ -113,17 +113,24 @@ fn parse_value(text: &str) -> Option<u64> {
 
 /// All clients.
 pub struct Traffic<'a> {
-    address: &'a str,
+    addresses: &'a [String],
+    patience: Duration,
     keys: &'a Keys,
     seed: u64,
     stopped: AtomicBool,
 }
 
 impl<'a> Traffic<'a> {
-    /// Clients of the server at this address.
-    pub fn new(address: &str, keys: &'a Keys, seed: u64) -> Traffic<'a> {
+    /// Clients of the server that answers at one of these addresses, and for each answer has so long.
+    pub fn new(
+        addresses: &'a [String],
+        patience: Duration,
+        keys: &'a Keys,
+        seed: u64,
+    ) -> Traffic<'a> {
         Traffic {
-            address: address.to_owned().leak(),
+            addresses,
+            patience,
             keys,
             seed,
             stopped: AtomicBool::new(false),
@@ -138,8 +145,11 @@ impl<'a> Traffic<'a> {
     /// Uses connections until it is stopped or a promise was broken; each until it breaks.
     fn connected(&self, mut work: impl FnMut(&mut Connection) -> io::Result<()>) {
         let go_on = || !self.stopped.load(Ordering::SeqCst) && self.keys.broken() == 0;
-        while go_on() {
-            let Ok(mut connection) = Connection::open(self.address) else {
+        for address in self.addresses.iter().cycle() {
+            if !go_on() {
+                return;
+            }
+            let Ok(mut connection) = Connection::open(address, self.patience) else {
                 thread::sleep(Duration::from_millis(1));
                 continue;
             };
@@ -164,19 +174,37 @@ impl<'a> Traffic<'a> {
                     (key, change)
                 })
                 .collect();
-            server.send(&requests)?;
-            for (key, change) in changes {
-                match server.line()?.as_str() {
-                    "OK" => self.keys.acknowledge(key, change),
-                    // The changes before it may have been lost, but it is not there now.
-                    "NONE" if removes(change) => self.keys.acknowledge(key, change),
-                    answer => self
-                        .keys
-                        .break_promise(&format!("change {change} was answered with {answer:?}")),
+            if let Err(error) = self.change(server, &requests, &changes) {
+                // Who has hung up reads no more requests. From who is silent one may be carried
+                // out much later, behind the next change of the same key on another connection.
+                if !is_hung_up(&error) {
+                    changes.iter().for_each(|&(key, _)| self.keys.retire(key));
                 }
+                return Err(error);
             }
             server.get(self.keys, self.keys.of(writer, random.below(1000)))
         });
+    }
+
+    /// Sends changes and takes the answers.
+    fn change(
+        &self,
+        server: &mut Connection,
+        requests: &[u8],
+        changes: &[(usize, u64)],
+    ) -> io::Result<()> {
+        server.send(requests)?;
+        for &(key, change) in changes {
+            match server.line()?.as_str() {
+                "OK" => self.keys.acknowledge(key, change),
+                // The changes before it may have been lost, but it is not there now.
+                "NONE" if removes(change) => self.keys.acknowledge(key, change),
+                answer => self
+                    .keys
+                    .break_promise(&format!("change {change} was answered with {answer:?}")),
+            }
+        }
+        Ok(())
     }
 
     /// Reads keys of all writers.
@@ -190,4 +218,12 @@ impl<'a> Traffic<'a> {
             server.get(self.keys, key)
         });
     }
+}
+
+/// Whether the server's side of a connection is closed.
+fn is_hung_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
 }
