@@ -46,9 +46,9 @@ pub struct Schedule {
     pub blows: Vec<(Duration, Blow)>,
 }
 
-/// Two thirds of a lease to one and a half: some outlast it.
+/// Up to more than two leases: what outlasts one matters most.
 fn a_while(random: &mut Random) -> Duration {
-    Duration::from_millis(300 + random.below(3200))
+    Duration::from_millis(300 + random.below(4500))
 }
 
 fn whose(random: &mut Random) -> Whose {
