@@ -70,6 +70,8 @@ struct Answer {
 
 struct Server {
     context: Context,
+    /// The epoch that has what it began with.
+    first: u64,
     map: Map,
     unsaved: Unsaved,
     outputs: Outputs<Answer>,
@@ -150,17 +152,18 @@ impl Server {
         Needs::NextCommit
     }
 
-    /// Answers a client, once what the answer depends on is durable. A client's answers keep
-    /// their order: one that could go at once waits for those before it.
+    /// Answers a client, once what the answer depends on is safe.
+    ///
+    /// Also what no write of this process is in is held: what it began with may be on this host
+    /// alone, and a host that is the primary no longer must say nothing at all, as another may
+    /// have said something newer.
     fn answer(&mut self, client: u64, needs: Needs, text: Vec<u8>) {
         let Some(whose) = self.clients.get_mut(&client) else {
             return;
         };
-        let durable = self.context.durable().ok().flatten().unwrap_or(0);
         let epoch = match needs {
             _ if self.answer_early => return whose.say(&text),
-            Needs::Nothing if whose.held == 0 => return whose.say(&text),
-            Needs::Nothing => durable,
+            Needs::Nothing => self.first,
             Needs::Epoch(epoch) => epoch,
             Needs::NextCommit => 0,
         };
@@ -331,7 +334,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let context = Context::open(Options::new().name("kv").no_code_pointers())?;
     let map = Map::open(&context)?;
     // From here on there is a durable epoch that answers can depend on.
-    context.commit_sync()?;
+    let first = context.commit_sync()?.epoch;
 
     // Sockets do not survive. Who was connected comes again.
     let listener = TcpListener::bind(&address)?;
@@ -342,6 +345,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         unsaved: Unsaved::default(),
         clients: BTreeMap::new(),
         commit_at: None,
+        first,
         context,
         map,
         answer_early,

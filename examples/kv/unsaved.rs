@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 /// What an answer depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// Nothing that could be taken back.
+    /// Nothing but what the program began with.
     Nothing,
     /// This epoch.
     Epoch(u64),
