@@ -22,6 +22,8 @@ pub struct Client {
     unsent: Vec<u8>,
     /// Answers that wait until they are safe.
     pub held: usize,
+    /// Where they wait: all in the same, so that they keep their order.
+    pub line: usize,
     /// There is no more to come.
     ended: bool,
 }
@@ -37,6 +39,7 @@ impl Client {
             received: Vec::new(),
             unsent: Vec::new(),
             held: 0,
+            line: 0,
             ended: false,
         })
     }

@@ -74,7 +74,8 @@ struct Server {
     first: u64,
     map: Map,
     unsaved: Unsaved,
-    outputs: Outputs<Answer>,
+    /// Each keeps its order, so that who asks for what is safe does not wait for others' writes.
+    outputs: [Outputs<Answer>; 2],
     /// By number, in the order in which they came.
     clients: BTreeMap<u64, Client>,
     /// When to commit next, if there is anything to commit.
@@ -167,7 +168,10 @@ impl Server {
             Needs::Epoch(epoch) => epoch,
             Needs::NextCommit => 0,
         };
-        match self.outputs.hold(epoch, Answer { client, text }) {
+        if whose.held == 0 {
+            whose.line = usize::from(matches!(needs, Needs::Nothing));
+        }
+        match self.outputs[whose.line].hold(epoch, Answer { client, text }) {
             Ok(()) => whose.held += 1,
             // Better no answer than one that may not be true.
             Err(refused) => {
@@ -179,7 +183,14 @@ impl Server {
 
     /// Sends the answers that are safe.
     fn release(&mut self) -> Result<(), ckptctl::Error> {
-        while let Some(released) = self.outputs.released(Some(Duration::ZERO))? {
+        for outputs in self.outputs.clone() {
+            self.release_from(&outputs)?;
+        }
+        Ok(())
+    }
+
+    fn release_from(&mut self, outputs: &Outputs<Answer>) -> Result<(), ckptctl::Error> {
+        while let Some(released) = outputs.released(Some(Duration::ZERO))? {
             let (Released::Safe(answer) | Released::Lost(answer)) = &released;
             let Some(client) = self.clients.get_mut(&answer.client) else {
                 continue;
@@ -226,9 +237,14 @@ impl Server {
         Ok(())
     }
 
+    /// Answers that wait.
+    fn held(&self) -> usize {
+        self.outputs.iter().map(Outputs::len).sum()
+    }
+
     /// How long there is nothing to do unless somebody calls.
     fn idle(&self) -> PollTimeout {
-        if self.outputs.len() < HELD_MAX && self.clients.values().any(Client::has_line) {
+        if self.held() < HELD_MAX && self.clients.values().any(Client::has_line) {
             return PollTimeout::ZERO;
         }
         if self.unsaved.on_their_way() > 0 {
@@ -255,7 +271,7 @@ impl Server {
                 return false;
             }
         }
-        while self.outputs.len() < HELD_MAX {
+        while self.held() < HELD_MAX {
             let line = self.clients.get_mut(&number).and_then(Client::line);
             let Some(line) = line else { break };
             self.request(number, &line);
@@ -270,10 +286,11 @@ impl Server {
         let mut next = 0;
         loop {
             let numbers: Vec<u64> = self.clients.keys().copied().collect();
-            let full = self.outputs.len() >= HELD_MAX;
+            let full = self.held() >= HELD_MAX;
             let mut fds = vec![
                 PollFd::new(listener.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.outputs.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.outputs[0].as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.outputs[1].as_fd(), PollFlags::POLLIN),
             ];
             fds.extend(self.clients.values().map(|client| {
                 let mut interest = client.interest();
@@ -293,7 +310,7 @@ impl Server {
                 .collect();
 
             self.release()?;
-            for (&number, &ready) in numbers.iter().zip(&ready[2..]) {
+            for (&number, &ready) in numbers.iter().zip(&ready[3..]) {
                 if !self.serve(number, ready) {
                     self.clients.remove(&number);
                 }
@@ -341,7 +358,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     listener.set_nonblocking(true)?;
     eprintln!("kv: {} keys, listening on {address}", map.len());
     let mut server = Server {
-        outputs: Outputs::new(&context, HELD_MAX)?,
+        outputs: [
+            Outputs::new(&context, HELD_MAX)?,
+            Outputs::new(&context, HELD_MAX)?,
+        ],
         unsaved: Unsaved::default(),
         clients: BTreeMap::new(),
         commit_at: None,
