@@ -35,7 +35,7 @@ use super::term::Outcome;
 use super::term::State;
 use super::term::Store;
 use super::term::Tls;
-use super::term::campaign;
+use super::term::campaign_in_sync;
 use super::times;
 
 /// Where it is decided who is the primary.
@@ -96,7 +96,7 @@ pub fn become_primary(config: &Config, signals: &Signals) -> anyhow::Result<Opti
         ));
     }
     let trouble = |error: &_| output::say(&format!("{error}; trying again"));
-    match campaign(config, signals, trouble)? {
+    match campaign_in_sync(config, signals, trouble)? {
         Outcome::Won(held) => Ok(Some(held)),
         Outcome::NotInSync(state) => {
             refuse_behind(config, &state)?;

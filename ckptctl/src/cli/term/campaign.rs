@@ -48,7 +48,29 @@ pub enum Outcome {
 pub fn campaign(
     config: &Config,
     stop: impl AsFd,
+    trouble: impl FnMut(&TermError),
+) -> Result<Outcome, TermError> {
+    campaign_while(config, stop, trouble, |_| true)
+}
+
+/// The same for a node that does not serve as a spare meanwhile: it ends as soon as the node is not in
+/// sync, also while somebody is the primary, as by waiting it would never be again.
+pub fn campaign_in_sync(
+    config: &Config,
+    stop: impl AsFd,
+    trouble: impl FnMut(&TermError),
+) -> Result<Outcome, TermError> {
+    campaign_while(config, stop, trouble, |state| {
+        state.is_in_sync(&config.node)
+    })
+}
+
+/// The same, while waiting for a lease to be gone may help, by the state.
+fn campaign_while(
+    config: &Config,
+    stop: impl AsFd,
     mut trouble: impl FnMut(&TermError),
+    may_wait: impl Fn(&State) -> bool,
 ) -> Result<Outcome, TermError> {
     config.check()?;
     let campaign = Campaign {
@@ -60,7 +82,7 @@ pub fn campaign(
     let stop = stop.as_fd();
     let mut answered = true;
     loop {
-        match campaign.round(stop) {
+        match campaign.round(stop, &may_wait) {
             Ok(Some(outcome)) => return Ok(outcome),
             Ok(None) => answered = true,
             Err(error @ TermError::NoAnswer(_)) => {
@@ -86,7 +108,11 @@ struct Campaign<'a> {
 
 impl Campaign<'_> {
     /// Looks, and does what is to be done. `None` when it is to be looked again.
-    fn round(&self, stop: BorrowedFd<'_>) -> Result<Option<Outcome>, TermError> {
+    fn round(
+        &self,
+        stop: BorrowedFd<'_>,
+        may_wait: &impl Fn(&State) -> bool,
+    ) -> Result<Option<Outcome>, TermError> {
         let keys = [self.keys.state.as_str(), &self.keys.lease];
         let (revision, [state, lease]) = self.gateway.read(keys)?;
         let Some(state) = state else {
@@ -103,7 +129,7 @@ impl Campaign<'_> {
         if is_readable(stop, Duration::ZERO)? {
             return Ok(Some(Outcome::Stopped));
         }
-        if lease.is_some() {
+        if lease.is_some() && may_wait(&state) {
             self.wait(stop, revision)?;
             return Ok(None);
         }

@@ -35,6 +35,7 @@ mod wire;
 
 pub use campaign::Outcome;
 pub use campaign::campaign;
+pub use campaign::campaign_in_sync;
 pub use config::Config;
 pub use config::Tls;
 #[allow(unused_imports, reason = "tests/terms.rs looks at them")]
