@@ -9,7 +9,7 @@ top=$(dirname "$here")
 # shellcheck source=../scripts/say.sh
 . "$top/scripts/say.sh"
 
-schedules=${1:-${CKPT_TEST_SCHEDULES:-30}}
+schedules=${1:-${CKPT_TEST_SCHEDULES:-24}}
 seed=${2:-${CKPT_TEST_SEED:-$RANDOM$RANDOM}}
 built=${CARGO_TARGET_DIR:-$top/target}/${CKPT_TEST_PROFILE:-release}
 export PATH=$built/examples:$built:$PATH:/usr/sbin:/sbin LD_LIBRARY_PATH=$built

@@ -47,6 +47,8 @@ pub struct Host {
     tool: Option<(Child, Verb, Instant)>,
     /// When the operator comes, and with what.
     again: Option<(Instant, Verb)>,
+    /// Programs that were stopped.
+    stopped: Vec<Pid>,
 }
 
 /// An operator who waits in vain for a term starts a spare.
@@ -62,6 +64,7 @@ impl Host {
             settings: settings.clone(),
             tool: None,
             again: None,
+            stopped: Vec::new(),
         }
     }
 
@@ -187,9 +190,20 @@ impl Host {
     }
 
     /// Sends a signal to the program.
-    pub fn signal_program(&self, signal: Signal) {
+    pub fn signal_program(&mut self, signal: Signal) {
         for child in self.tool().map(children).unwrap_or_default() {
             let _ = kill(child, signal);
+            if signal == Signal::SIGSTOP {
+                self.stopped.push(child);
+            }
+        }
+    }
+
+    /// All that was stopped goes on, also a program whose tool was killed meanwhile.
+    pub fn go_on(&mut self) {
+        self.signal(Signal::SIGCONT);
+        for program in self.stopped.drain(..) {
+            let _ = kill(program, Signal::SIGCONT);
         }
     }
 

@@ -128,10 +128,7 @@ impl Stage<'_> {
                 self.hosts[primary].signal(Signal::SIGSTOP);
             }
             Blow::GoOn => {
-                for host in &self.hosts {
-                    host.signal(Signal::SIGCONT);
-                    host.signal_program(Signal::SIGCONT);
-                }
+                self.hosts.iter_mut().for_each(Host::go_on);
             }
             Blow::KillEtcd => self.etcd.kill()?,
             Blow::StartEtcd => self.etcd.go_on()?,
@@ -303,7 +300,7 @@ fn main() -> ExitCode {
         Some(text) => text.parse().expect("a number"),
         None => default,
     };
-    let schedules = number(30);
+    let schedules = number(24);
     let now = std::time::SystemTime::now();
     let time = now.duration_since(std::time::UNIX_EPOCH);
     let seed = number(u64::from(time.map_or(1, |time| time.subsec_nanos())));
