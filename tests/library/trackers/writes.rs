@@ -262,8 +262,8 @@ fn nothing(choice: Choice, _: &Path) {
         let image = subject.image();
         assert!(image.contains(&1));
         let epoch = subject.commit();
-        assert_eq!(subject.delta(last), []);
-        assert_eq!(subject.delta(epoch), []);
+        assert_eq!(subject.delta(last), Vec::<usize>::new());
+        assert_eq!(subject.delta(epoch), Vec::<usize>::new());
         last = epoch;
     }
 }
