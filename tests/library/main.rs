@@ -11,6 +11,8 @@ mod pulls;
 mod refused_memory;
 mod rollbacks;
 mod safe_points;
+mod spared;
+mod takeovers;
 mod trackers;
 mod warm;
 
@@ -34,6 +36,7 @@ fn main() {
     let all = all.chain(adopted_rollbacks::ANYWHERE);
     let all = all.chain(adopted_warm::ANYWHERE);
     let all = all.chain(rollbacks::ANYWHERE).chain(warm::PROGRAMS);
+    let all = all.chain(takeovers::MODULE).chain(takeovers::WITHOUT);
     let claim = all.into_iter().find(|(claim, _)| claim == name);
     let (_, claim) = claim.unwrap_or_else(|| panic!("there is no claim {name}"));
     claim(Path::new(dir));
