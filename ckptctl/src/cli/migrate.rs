@@ -193,7 +193,9 @@ fn send_in_rounds(plan: &Plan<'_>) -> anyhow::Result<Vec<Round>> {
         let newest = chain.newest()?.map_or(0, |newest| newest.epoch);
         let state = loop {
             let state = board.spare(&plan.spares[0]);
-            if state.connected && state.progress.durable >= newest {
+            // Its arena as well: the program would stand still while that is brought to it.
+            let has = state.progress.durable.min(state.progress.applied);
+            if state.connected && has >= newest {
                 break state;
             }
             wait_readable([replicator.ended().as_fd()], LOOK)?;

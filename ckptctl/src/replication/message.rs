@@ -63,7 +63,7 @@ pub struct Progress {
     pub received: u64,
     /// In its chain.
     pub durable: u64,
-    /// In its arena.
+    /// In its arena; what is in its chain when it keeps none.
     pub applied: u64,
 }
 

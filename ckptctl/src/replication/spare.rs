@@ -88,7 +88,9 @@ struct State {
     durable: Option<CommitId>,
     /// The commit that the arena has.
     applied: Option<CommitId>,
-    /// Why there is no arena.
+    /// An arena is wanted.
+    wants_arena: bool,
+    /// Why there is none then.
     no_arena: Option<String>,
     received_bytes: u64,
     records: u64,
@@ -194,6 +196,7 @@ impl Spare {
             state: Mutex::new(State {
                 term,
                 durable,
+                wants_arena: options.arena,
                 ..State::default()
             }),
             changed: Condvar::new(),
@@ -316,11 +319,14 @@ impl State {
     }
 
     fn progress(&self) -> Progress {
-        let durable = self.durable.map_or(0, |id| id.epoch);
+        let epoch = |id: Option<CommitId>| id.map_or(0, |id| id.epoch);
+        let durable = epoch(self.durable);
+        let has_arena = self.wants_arena && self.no_arena.is_none();
         Progress {
             received: durable,
             durable,
-            applied: self.applied.map_or(0, |id| id.epoch),
+            // Without an arena there is nothing left to be done.
+            applied: if has_arena { epoch(self.applied) } else { durable },
         }
     }
 }
