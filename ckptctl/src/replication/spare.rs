@@ -326,7 +326,11 @@ impl State {
             received: durable,
             durable,
             // Without an arena there is nothing left to be done.
-            applied: if has_arena { epoch(self.applied) } else { durable },
+            applied: if has_arena {
+                epoch(self.applied)
+            } else {
+                durable
+            },
         }
     }
 }
