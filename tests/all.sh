@@ -15,7 +15,7 @@ cargo test --workspace --locked || die "a test on the host failed, see above"
 "$here/install.sh" || die "what make install installs cannot be used"
 "$here/examples.sh" || die "an example does not do what it shows"
 "$here/kill.sh" || die "a program that was killed lost something"
-"$here/failover.sh" || die "a service of two hosts lost something"
+CKPT_TEST_SCHEDULES=${CKPT_TEST_SCHEDULES:-10} "$here/failover.sh" || die "a service of two hosts lost something"
 # For the runs of tests/guest.runs on the other series.
 CKPT_KERNEL_SERIES=other "$top/scripts/kmod.sh"
 "$here/guest.sh"
