@@ -165,5 +165,5 @@ pub fn is_pending(pid: i32, signal: Signal) -> io::Result<bool> {
         .find_map(|line| line.strip_prefix("ShdPnd:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     let mask = mask.ok_or(io::ErrorKind::InvalidData)?;
-    Ok(mask >> (signal as i32 - 1) & 1 == 1)
+    Ok((mask >> (signal as i32 - 1)) & 1 == 1)
 }
