@@ -9,9 +9,9 @@ impl Random {
     pub fn new(seed: u64, user: u64) -> Random {
         // Mixed as by splitmix64, so that seeds beside each other have nothing in common.
         let mut mixed = seed.wrapping_add((user + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        Random((mixed ^ mixed >> 31) | 1)
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        Random((mixed ^ (mixed >> 31)) | 1)
     }
 
     /// A number below `end`.

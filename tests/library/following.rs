@@ -122,7 +122,10 @@ impl Program {
     /// Writes here and there, which is no state.
     fn disturb(&self, random: &mut Random) {
         for _ in 0..=random.below(30) {
-            self.put(random.below(PAGES as u64), random.below(1 << 60) | 1 << 61);
+            self.put(
+                random.below(PAGES as u64),
+                random.below(1 << 60) | (1 << 61),
+            );
         }
     }
 }
@@ -401,7 +404,7 @@ fn be_restless(dir: &Path) {
     let program = Program::open(dir);
     let mut number = program.number();
     println!("{} {number}", process::id());
-    let mut random = Random(u64::from(process::id()) << 20 | 1);
+    let mut random = Random((u64::from(process::id()) << 20) | 1);
     while !dir.join("stop").exists() {
         number += 1;
         program.put_all(number);

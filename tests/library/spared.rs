@@ -54,7 +54,7 @@ struct Program {
 
 /// What a word is, in a page that commit `number` wrote.
 fn word(page: usize, number: u64, at: usize) -> u64 {
-    (at as u64 % 16 + 1) << 56 | number << 32 | page as u64
+    ((at as u64 % 16 + 1) << 56) | (number << 32) | page as u64
 }
 
 impl Program {
@@ -137,7 +137,7 @@ impl Program {
     fn number(&self) -> u64 {
         // SAFETY: Within the region.
         let get = |page: usize, at| unsafe { self.start.add(page * WORDS + at).read_volatile() };
-        let number = get(0, 0) >> 32 & 0xff_ffff;
+        let number = (get(0, 0) >> 32) & 0xff_ffff;
         let mut last = vec![0; self.pages_at(number)];
         let mut last_own = [0; OWN];
         for number in 1..=number {

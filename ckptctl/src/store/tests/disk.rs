@@ -436,7 +436,7 @@ impl Disk {
         let count = self.dirs().map(|names| names.pending.len()).sum();
         let wanted: Vec<Vec<bool>> = match count {
             0..=NAMES_MAX => (0..1usize << count)
-                .map(|ways| (0..count).map(|bit| ways >> bit & 1 == 1).collect())
+                .map(|ways| (0..count).map(|bit| (ways >> bit) & 1 == 1).collect())
                 .collect(),
             _ => (0..1usize << NAMES_MAX)
                 .map(|way| match way {

@@ -285,7 +285,7 @@ fn heap(to: &mut [u8], random: &mut Random) {
             0 => 0,
             _ => near(random),
         });
-        put(random.below(100) | random.below(4) << 32);
+        put(random.below(100) | (random.below(4) << 32));
         put(random.below(10_000));
         let mut name = [0; 8];
         let from = word(random).as_bytes();
