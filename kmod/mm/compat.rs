@@ -10,6 +10,7 @@ use kernel::fs::File;
 use kernel::miscdevice::MiscDevice;
 #[cfg(kernel_before_7_3)]
 use kernel::miscdevice::MiscDeviceOptions;
+use kernel::mm::virt::vm_flags_t;
 use kernel::prelude::*;
 
 /// This module, for tables of callbacks: what uses them keeps it loaded.
@@ -20,6 +21,10 @@ pub(super) const OWNER: *mut bindings::module =
 /// This module, for tables of callbacks: what uses them keeps it loaded.
 #[cfg(kernel_before_7_3)]
 pub(super) const OWNER: *mut bindings::module = crate::THIS_MODULE.as_ptr();
+
+/// Of an area that is shared, whatever its descriptor may do. The constant of this name in
+/// `bindings` is that of `VM_MAYEXEC` before 7.3; the number of the bit is right in all series.
+pub(super) const VM_MAYSHARE: vm_flags_t = 1 << bindings::VMA_MAYSHARE_BIT;
 
 /// Keeps the module loaded while a file of a device is open. To be called where the file is
 /// opened, by [`MiscDevice::open`].

@@ -12,6 +12,7 @@ use kernel::page::PAGE_SHIFT;
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 
+use super::compat;
 use super::fault::Outcome;
 use super::shim;
 
@@ -69,8 +70,7 @@ impl ControlPage {
     /// The page stays for as long as the mapped file is open.
     pub(super) unsafe fn map(&self, vma: &VmaNew) -> Result {
         // A shared area of a read-only descriptor is only called so by `VM_MAYSHARE`.
-        if (vma.end() - vma.start()) >> PAGE_SHIFT != 1 || vma.flags() & bindings::VM_MAYSHARE == 0
-        {
+        if (vma.end() - vma.start()) >> PAGE_SHIFT != 1 || vma.flags() & compat::VM_MAYSHARE == 0 {
             return Err(EINVAL);
         }
         // Fails if it is writable.
